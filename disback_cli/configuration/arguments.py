@@ -1,0 +1,91 @@
+"""The words of a verb's command line, split into Hydra's flags and the overrides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from hydra._internal.utils import get_args_parser
+
+_PLAIN_VALUE = re.compile(r"[\w\-./:%+?@|*]+\Z")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One ``key=value`` word: enough of Hydra's grammar to compare keys and read plain values."""
+
+    word: str
+
+    @property
+    def key(self) -> str:
+        """The key without ``+``, ``~`` and package: ``teacher`` of ``+teacher@x=edm``."""
+        return self.word.split("=", 1)[0].lstrip("+~").split("@", 1)[0].strip()
+
+    @property
+    def value(self) -> str | None:
+        """The value as text without quotes; None when the word has no ``=``."""
+        if "=" not in self.word:
+            return None
+        value = self.word.split("=", 1)[1].strip()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+            return value[1:-1].replace("\\" + value[0], value[0])
+        return value
+
+    @property
+    def several(self) -> bool:
+        """Whether a sweep would take this word apart: ``a,b``, ``range(...)``, ``choice(...)``, ..."""
+        value = self.word.split("=", 1)[1].strip() if "=" in self.word else ""
+        if re.match(r"(range|choice|glob|interval|sort|shuffle|tag)\(", value):
+            return True
+        bare = re.sub(r"\"[^\"]*\"|'[^']*'|\[[^\]]*\]|\{[^}]*\}|\([^)]*\)", "", value)
+        return "," in bare
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Overrides and flags apart; ``words()`` puts the overrides first: Hydra's parser wants them side by side."""
+
+    overrides: tuple[Override, ...]
+    flags: tuple[str, ...] = ()
+    multirun: bool = False
+    # help or completion was asked for: nothing will be composed to run
+    informs: bool = False
+
+    @staticmethod
+    def parse(words: Iterable[str]) -> CommandLine:
+        """Split the words after the program's name as Hydra's own parser does; unknown flags end the process."""
+        words = list(words)
+        args = get_args_parser().parse_intermixed_args(words)
+        flags = list(words)
+        for override in args.overrides:
+            flags.remove(override)
+        overrides = tuple(Override(word) for word in args.overrides)
+        mode = next((o.value for o in reversed(overrides) if o.key == "hydra.mode"), None)
+        multirun = mode == "MULTIRUN" if mode is not None else bool(args.multirun)
+        informs = bool(args.help or args.hydra_help or args.shell_completion)
+        return CommandLine(overrides, tuple(flags), multirun, informs)
+
+    def words(self) -> list[str]:
+        """The command line again, as Hydra's parser takes it."""
+        return [override.word for override in self.overrides] + list(self.flags)
+
+    def find(self, key: str) -> Override | None:
+        """The override of this key that counts (the last one), if there is any."""
+        return next((override for override in reversed(self.overrides) if override.key == key), None)
+
+    def with_front(self, words: Iterable[str]) -> CommandLine:
+        """A copy with these overrides before the user's own."""
+        return replace(self, overrides=(*(Override(word) for word in words), *self.overrides))
+
+    def without(self, key: str) -> CommandLine:
+        """A copy without the overrides of this key."""
+        return replace(self, overrides=tuple(override for override in self.overrides if override.key != key))
+
+
+def assignment(key: str, value: str) -> str:
+    """The word ``key=value`` with the value quoted when Hydra's grammar needs it."""
+    if _PLAIN_VALUE.match(value):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"') if '"' in value else value
+    return f'{key}="{escaped}"'

@@ -1,0 +1,170 @@
+"""The two small files that say what a run folder is (``run.json``) and who is working in it (``run.lock``)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from disback_cli.configuration.run_id import launch_id
+from disback_cli.errors import UserError
+
+FORMAT = 1
+RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
+
+State = Literal["running", "interrupted", "failed", "finished"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``run.json`` says about a run folder."""
+
+    folder: Path
+    verb: str
+    teacher: str
+    overrides: tuple[str, ...]
+    created: str
+    state: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to continue."""
+        return self.state == "finished"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace ``path`` by the JSON text of ``content``: a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where there is no readable one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def create(folder: Path, verb: str, teacher: str, overrides: Iterable[str]) -> Run:
+    """Declare ``folder`` a new, running run; ``overrides``: ``HydraConfig.get().overrides.task``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RUN_FILE).exists():
+        raise UserError(
+            f"there is a run in {folder} already: continue it with 'disback {verb} resume={folder}', "
+            "or choose another hydra.run.dir"
+        )
+    created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    run = Run(folder, verb, teacher, tuple(overrides), created, "running")
+    _write(run)
+    return run
+
+
+def _write(run: Run) -> None:
+    content = {
+        "format": FORMAT,
+        "verb": run.verb,
+        "teacher": run.teacher,
+        "overrides": list(run.overrides),
+        "created": run.created,
+        "state": run.state,
+    }
+    write_json(run.folder / RUN_FILE, content)
+
+
+def read(folder: Path) -> Run | None:
+    """The run in ``folder``; None where there is no ``run.json`` of this format."""
+    content = read_json(folder / RUN_FILE)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    overrides = tuple(str(word) for word in content.get("overrides", []))
+    return Run(folder, content["verb"], content["teacher"], overrides, content["created"], content["state"])
+
+
+def set_state(folder: Path, state: State) -> None:
+    """Note how far the run in ``folder`` has come."""
+    run = read(folder)
+    if run is None:
+        raise FileNotFoundError(f"{folder / RUN_FILE} is missing or of another format")
+    _write(Run(run.folder, run.verb, run.teacher, run.overrides, run.created, state))
+
+
+class RunLock:
+    """A held ``run.lock``; released by ``release()``, at the end of a ``with`` block, or by the end of the process."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def release(self) -> None:
+        """Let another process work in the folder."""
+        self._file.close()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def lock(folder: Path, patience: float = 2.0) -> RunLock:
+    """Take the lock of a run folder: call it on rank 0 only, and keep the result for as long as the run lasts.
+
+    A look by :func:`is_busy` holds the lock for an instant, hence the ``patience`` (seconds) before giving up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise UserError(_busy_message(folder)) from None
+            time.sleep(0.05)
+    file.truncate(0)
+    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "launch_id": launch_id()}, file)
+    file.flush()
+    return RunLock(file)
+
+
+def _busy_message(folder: Path) -> str:
+    owner = read_json(folder / LOCK_FILE) or {}
+    return (
+        f"{folder} is in use by process {owner.get('pid', '?')} on {owner.get('host', '?')}: "
+        "wait for it, stop it, or choose another hydra.run.dir"
+    )
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """What the live process that holds the lock of ``folder`` wrote into it; None when nobody holds it."""
+    try:
+        file = (folder / LOCK_FILE).open("r", encoding="utf-8")
+    except OSError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return read_json(folder / LOCK_FILE) or {}
+        return None
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a process of another launch is working in ``folder``."""
+    owner = holder(folder)
+    return owner is not None and owner.get("launch_id") != launch_id()

@@ -1,0 +1,73 @@
+"""The table of a sweep: what varied, what became of each job, and the numbers all finished jobs share."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from disback_cli.configuration.arguments import Override
+from disback_cli.configuration.jobs import Job
+from disback_cli.configuration.runfolder import read_json
+
+SUMMARY_FILE = "summary.json"
+RESULTS_FILE = "results.csv"
+
+
+def varying(jobs: Sequence[Job]) -> list[str]:
+    """The keys whose value is not the same in all jobs, in the order of the command line."""
+    values: dict[str, set[str | None]] = {}
+    for job in jobs:
+        given = {override.key: override.value for override in map(Override, job.overrides)}
+        for key in given:
+            values.setdefault(key, set())
+    for job in jobs:
+        given = {override.key: override.value for override in map(Override, job.overrides)}
+        for key, seen in values.items():
+            seen.add(given.get(key))
+    return [key for key, seen in values.items() if len(seen) > 1]
+
+
+def labels(jobs: Sequence[Job]) -> dict[int, str]:
+    """What tells a job from the others: its overrides that vary."""
+    keys = set(varying(jobs))
+    return {job.number: " ".join(word for word in job.overrides if Override(word).key in keys) for job in jobs}
+
+
+def metrics_of(folder: Path) -> dict[str, float]:
+    """The numbers in the ``metrics`` of a job's ``summary.json``."""
+    summary = read_json(folder / SUMMARY_FILE)
+    metrics = summary.get("metrics") if isinstance(summary, Mapping) else None
+    if not isinstance(metrics, Mapping):
+        return {}
+    return {str(k): float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def table(jobs: Sequence[Job]) -> list[list[str]]:
+    """Header and rows: number, varying overrides, state, seconds, the metrics that all measured jobs share, folder."""
+    keys = varying(jobs)
+    measured = {job.number: metrics_of(job.folder) for job in jobs}
+    with_metrics = [metrics for metrics in measured.values() if metrics]
+    shared = [name for name in with_metrics[0] if all(name in other for other in with_metrics)] if with_metrics else []
+    rows = [["job", *keys, "state", "seconds", *shared, "folder"]]
+    for job in jobs:
+        given = {override.key: override.value or "" for override in map(Override, job.overrides)}
+        numbers = [f"{measured[job.number][name]:.6g}" if name in measured[job.number] else "" for name in shared]
+        values = [given.get(key, "") for key in keys]
+        rows.append([str(job.number), *values, job.state or "not run", f"{job.seconds:.1f}", *numbers, str(job.folder)])
+    return rows
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """The table in columns for the console."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_csv(rows: Sequence[Sequence[str]], folder: Path) -> Path:
+    """The table as ``results.csv`` in the folder of the sweep."""
+    path = folder / RESULTS_FILE
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path

@@ -1,0 +1,245 @@
+"""A model on disk: a folder with ``model.safetensors`` and ``config.json``.
+
+The config says how to build the denoiser (a nested dict with ``_target_``) and holds the SHA-256 of the weights file.
+It is written last, so a folder whose config fits its weights is whole. Nothing in a folder is ever executed: only
+network classes of this package can be named, and weights are safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from disback_cli.denoisers.build import build
+from disback_cli.denoisers.protocol import Denoiser
+from disback_cli.errors import UserError
+
+__all__ = [
+    "CONFIG_FILE",
+    "TRUSTED_PREFIXES",
+    "WEIGHTS_FILE",
+    "build",
+    "load_config",
+    "load_model",
+    "resolve_folder",
+    "save_model",
+    "weights_hash",
+]
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+PACKAGE_SCHEME = "pkg://"
+PACKAGE = "disback_cli"
+TRUSTED_PREFIXES = ("disback_cli.denoisers.",)
+
+
+def resolve_folder(path: str | os.PathLike[str]) -> Path:
+    """Turn what a user typed into a folder.
+
+    Args:
+        path: a path on disk (``~`` is expanded), or ``pkg://disback_cli/...`` for a folder shipped with the package.
+
+    Returns:
+        The path; it need not exist.
+
+    Raises:
+        UserError: a ``pkg://`` path names another package or leaves this one.
+    """
+    text = os.fspath(path)
+    if not text.startswith(PACKAGE_SCHEME):
+        return Path(text).expanduser()
+    package, *parts = PurePosixPath(text[len(PACKAGE_SCHEME) :]).parts or ("",)
+    if package != PACKAGE or ".." in parts:
+        raise UserError(f"{text}: only folders inside the package can be named, as {PACKAGE_SCHEME}{PACKAGE}/...")
+    return Path(str(resources.files(PACKAGE))).joinpath(*parts)
+
+
+def weights_hash(state_dict: Mapping[str, Tensor]) -> str:
+    """Identity of a set of weights: SHA-256 over sorted names, dtypes, shapes and bytes.
+
+    Floating-point tensors count as fp32, so weights stored in a narrower type hash like their loaded copy. Device,
+    memory layout and order of the entries do not matter.
+
+    Args:
+        state_dict: tensors by name.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float32)
+        # JSON quotes the name, so no choice of names can imitate another header.
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    denoiser_spec: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model folder; a crash leaves either the old model, the new one, or a mismatch that loading reports.
+
+    Args:
+        folder: where to write; created if absent.
+        denoiser_spec: how to build the denoiser, nested dicts with ``_target_``; must be JSON.
+        weights: its state dict.
+        config: further facts to keep beside the weights; must be JSON. The keys ``denoiser``, ``sha256``,
+            ``weights_hash`` and ``dtype`` are replaced.
+        dtype: store floating-point tensors, buffers included, in this type, e.g. ``torch.float16``; None keeps theirs.
+            Loading always gives fp32.
+
+    Returns:
+        The folder.
+    """
+    root = Path(folder).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    tensors = {name: _stored(tensor, dtype) for name, tensor in weights.items()}
+    document = {
+        **config,
+        "denoiser": _plain(denoiser_spec),
+        "dtype": "as given" if dtype is None else str(dtype).removeprefix("torch."),
+        "weights_hash": weights_hash(tensors),
+    }
+    json.dumps(document)  # refuse what is not JSON before anything is replaced
+    _write_atomically(root / WEIGHTS_FILE, lambda path: save_file(tensors, path))
+    document["sha256"] = _file_sha256(root / WEIGHTS_FILE)
+    text = json.dumps(document, indent=2) + "\n"
+    _write_atomically(root / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    return root
+
+
+def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the ``config.json`` of a model folder.
+
+    Args:
+        folder: as for ``resolve_folder``.
+
+    Returns:
+        The document: what ``save_model`` got as config, and ``denoiser``, ``sha256``, ``weights_hash``, ``dtype``.
+
+    Raises:
+        UserError: the folder or the file is missing, or the file is no such document.
+    """
+    root = resolve_folder(folder)
+    if not root.is_dir():
+        raise UserError(f"no model folder at {root}: give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    path = root / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{root} has no {CONFIG_FILE}: it is no model folder, or writing it was interrupted")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it, or write the model again") from error
+    if not isinstance(document, dict) or not {"denoiser", "sha256"} <= document.keys():
+        raise UserError(f"{path} lacks the entries 'denoiser' and 'sha256': it does not describe a model")
+    return document
+
+
+def load_model(folder: str | os.PathLike[str]) -> tuple[Denoiser, dict[str, Any]]:
+    """Verify a model folder and build its denoiser, in fp32, on the CPU, in evaluation mode.
+
+    Args:
+        folder: as for ``resolve_folder``.
+
+    Returns:
+        The denoiser and the document of ``load_config``.
+
+    Raises:
+        UserError: something is missing, a byte changed, or the weights do not fit the described denoiser exactly.
+    """
+    root = resolve_folder(folder)
+    document = load_config(root)
+    path = root / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(f"{root} has no {WEIGHTS_FILE}: copy the whole folder, or write the model again")
+    if _file_sha256(path) != document["sha256"]:
+        raise UserError(
+            f"{path} does not match the sha256 in {CONFIG_FILE}: the file is damaged, was replaced, or its writing was "
+            "interrupted; copy or write the model again"
+        )
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file ({error}): write the model again") from error
+    # Building draws initial weights that the loaded ones replace; the caller's random state must not notice.
+    with torch.random.fork_rng(devices=[]):
+        denoiser = build(document["denoiser"], allow=TRUSTED_PREFIXES)
+    if not isinstance(denoiser, Denoiser):
+        raise UserError(f"{root / CONFIG_FILE}: its 'denoiser' builds a {type(denoiser).__name__}, not a denoiser")
+    _load_strictly(denoiser, weights, path)
+    return denoiser.float().eval(), document
+
+
+def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Load weights whose names and shapes are exactly those of the module, or raise UserError."""
+    expected = module.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in expected]
+    problems += [
+        f"{name} has shape {list(weights[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"{path} does not fit the denoiser of its {CONFIG_FILE}: {shown}")
+    module.load_state_dict(weights, strict=True)
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A private contiguous CPU copy; floating-point tensors in ``dtype`` if one is given."""
+    target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", target).clone(memory_format=torch.contiguous_format)
+
+
+def _plain(node: Any) -> Any:
+    """Dicts, lists and scalars only: containers of a configuration library become JSON's."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, (str, int, float, bool)) or node is None:
+        return node
+    return [_plain(value) for value in node]
+
+
+def _file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, and rename it over ``path``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The rename itself is durable only once the folder is flushed.
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

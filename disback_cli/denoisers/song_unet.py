@@ -1,0 +1,274 @@
+"""SongUNet: the DDPM++ and NCSN++ networks of Song et al. 2021 in the form of Karras et al. 2022.
+
+Written from a functional description; state dicts are interchangeable with the public EDM checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from disback_cli.denoisers.layers import BlockSettings, Conv2d, GroupNorm, Init, Linear, UNetBlock
+
+EMBEDDING_TYPES = ("positional", "fourier")
+ENCODER_TYPES = ("standard", "residual")
+DECODER_TYPES = ("standard",)
+
+_EPS = 1e-6
+
+
+class PositionalEmbedding(nn.Module):
+    """Cosines and sines of a scalar at geometrically spaced frequencies, from 1 to 1/10000 inclusive."""
+
+    def __init__(self, channels: int) -> None:
+        """Prepare ``channels / 2`` frequencies; they are constants and not part of the state dict."""
+        super().__init__()
+        half = channels // 2
+        exponents = torch.arange(half, dtype=torch.float32) / max(half - 1, 1)
+        self.register_buffer("freqs", (1 / 10000) ** exponents, persistent=False)
+        self.freqs: Tensor
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Map [B] to [B, channels]."""
+        angle = noise.to(self.freqs.dtype).outer(self.freqs)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """Cosines and sines of a scalar at random Gaussian frequencies (part of the state dict)."""
+
+    def __init__(self, channels: int, scale: float = 16.0) -> None:
+        """Draw ``channels / 2`` frequencies from N(0, scale^2)."""
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(channels // 2) * scale)
+        self.freqs: Tensor
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Map [B] to [B, channels]."""
+        angle = noise.to(self.freqs.dtype).outer(self.freqs * (2 * math.pi))
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def _check_option(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the valid values."""
+    if value not in valid:
+        raise ValueError(f"{name}={value!r}: valid are {', '.join(valid)}")
+
+
+class SongUNet(nn.Module):
+    """U-Net over images, conditioned on the noise level and optionally on a class.
+
+    DDPM++: positional embedding, standard encoder, filter (1, 1). NCSN++: fourier embedding, residual encoder,
+    ``channel_mult_noise=2``, filter (1, 3, 3, 1).
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        model_channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 2, 2),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 4,
+        attn_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.10,
+        label_dropout: float = 0,
+        embedding_type: str = "positional",
+        channel_mult_noise: int = 1,
+        encoder_type: str = "standard",
+        decoder_type: str = "standard",
+        resample_filter: Sequence[float] = (1, 1),
+    ) -> None:
+        """Build the network; the defaults are DDPM++ for 64x64 images.
+
+        Args:
+            img_resolution: height and width, divisible by 2 for each level below the first.
+            in_channels: channels of the input image.
+            out_channels: channels of the output image.
+            label_dim: number of classes, 0 = unconditional.
+            augment_dim: width of the augmentation labels, 0 = none.
+            model_channels: base width.
+            channel_mult: width of each resolution level, in units of ``model_channels``.
+            channel_mult_emb: width of the embedding, in the same units.
+            num_blocks: residual blocks of a level of the encoder; the decoder has one more.
+            attn_resolutions: resolutions with self-attention.
+            dropout: probability of dropping an activation in training, 0 <= p < 1.
+            label_dropout: probability of zeroing a whole label row in training, 0 <= p <= 1; 0 draws nothing.
+            embedding_type: of the noise level, "positional" or "fourier".
+            channel_mult_noise: width of the noise embedding, in units of ``model_channels``.
+            encoder_type: "standard", or "residual" with a pyramid of the input image.
+            decoder_type: "standard".
+            resample_filter: low-pass filter of the resampling layers.
+
+        Raises:
+            ValueError: an option is unknown, or the sizes do not fit together.
+        """
+        super().__init__()
+        _check_option("embedding_type", embedding_type, EMBEDDING_TYPES)
+        _check_option("encoder_type", encoder_type, ENCODER_TYPES)
+        _check_option("decoder_type", decoder_type, DECODER_TYPES)
+        if not channel_mult or img_resolution % 2 ** (len(channel_mult) - 1):
+            raise ValueError(
+                f"img_resolution={img_resolution} cannot be halved once per level below the first: "
+                f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
+            )
+        self.img_resolution = img_resolution
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
+
+        emb_channels = model_channels * channel_mult_emb
+        noise_channels = model_channels * channel_mult_noise
+        embedding = PositionalEmbedding if embedding_type == "positional" else FourierEmbedding
+        self.map_noise = embedding(noise_channels)
+        self.map_label = Linear(label_dim, noise_channels) if label_dim else None
+        self.map_augment = Linear(augment_dim, noise_channels, bias=False) if augment_dim else None
+        self.map_layer0 = Linear(noise_channels, emb_channels)
+        self.map_layer1 = Linear(emb_channels, emb_channels)
+
+        settings = BlockSettings(
+            emb_channels=emb_channels,
+            dropout=dropout,
+            skip_scale=math.sqrt(0.5),
+            eps=_EPS,
+            resample_filter=tuple(resample_filter),
+            resample_proj=True,
+            init_zero=Init(weight=1e-5),
+            init_attn=Init(weight=math.sqrt(0.2)),
+        )
+        widths = [model_channels * mult for mult in channel_mult]
+        attention = frozenset(int(resolution) for resolution in attn_resolutions)
+        self.enc = nn.ModuleDict()
+        self.dec = nn.ModuleDict()
+        skips = self._build_encoder(model_channels, widths, num_blocks, attention, encoder_type, settings)
+        self._build_decoder(widths, num_blocks, attention, skips, settings)
+
+    def _build_encoder(
+        self,
+        model_channels: int,
+        widths: list[int],
+        num_blocks: int,
+        attention: frozenset[int],
+        encoder_type: str,
+        settings: BlockSettings,
+    ) -> list[int]:
+        """Fill ``self.enc``; returns the channels of the skip connections, in the order they are made."""
+        channels, aux_channels = model_channels, self.in_channels
+        self.enc[f"{self.img_resolution}x{self.img_resolution}_conv"] = Conv2d(self.in_channels, channels, 3)
+        skips = [channels]
+        for level, width in enumerate(widths):
+            size = self.img_resolution >> level
+            if level:
+                self.enc[f"{size}x{size}_down"] = UNetBlock(channels, channels, settings, down=True)
+                skips.append(channels)
+                if encoder_type == "residual":
+                    self.enc[f"{size}x{size}_aux_residual"] = Conv2d(
+                        aux_channels, channels, 3, down=True, resample_filter=settings.resample_filter, fused=True
+                    )
+                    aux_channels = channels
+            for index in range(num_blocks):
+                block = UNetBlock(channels, width, settings, attention=size in attention)
+                self.enc[f"{size}x{size}_block{index}"] = block
+                channels = width
+                skips.append(channels)
+        return skips
+
+    def _build_decoder(
+        self,
+        widths: list[int],
+        num_blocks: int,
+        attention: frozenset[int],
+        skips: list[int],
+        settings: BlockSettings,
+    ) -> None:
+        """Fill ``self.dec``; consumes ``skips`` from its end."""
+        channels = widths[-1]
+        deepest = len(widths) - 1
+        for level in range(deepest, -1, -1):
+            size = self.img_resolution >> level
+            if level == deepest:
+                self.dec[f"{size}x{size}_in0"] = UNetBlock(channels, channels, settings, attention=True)
+                self.dec[f"{size}x{size}_in1"] = UNetBlock(channels, channels, settings)
+            else:
+                self.dec[f"{size}x{size}_up"] = UNetBlock(channels, channels, settings, up=True)
+            for index in range(num_blocks + 1):
+                attend = index == num_blocks and size in attention
+                block = UNetBlock(channels + skips.pop(), widths[level], settings, attention=attend)
+                self.dec[f"{size}x{size}_block{index}"] = block
+                channels = widths[level]
+        size = self.img_resolution
+        self.dec[f"{size}x{size}_aux_norm"] = GroupNorm(channels, _EPS)
+        self.dec[f"{size}x{size}_aux_conv"] = Conv2d(channels, self.out_channels, 3, init=settings.init_zero)
+
+    def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """Embed everything the network is conditioned on.
+
+        Args:
+            noise_labels: [B].
+            class_labels: one-hot, [B, label_dim], or None if unconditional.
+            augment_labels: [B, augment_dim] or None, which equals zeros.
+
+        Returns:
+            [B, emb_channels] in the dtype of the weights.
+
+        Raises:
+            ValueError: class labels are missing, or augmentation labels are given to a network without them.
+        """
+        dtype = self.map_layer0.weight.dtype
+        cosine, sine = self.map_noise(noise_labels).to(dtype).chunk(2, dim=1)
+        # The public networks were trained with the sines first.
+        emb = torch.cat([sine, cosine], dim=1)
+        if self.map_label is not None:
+            if class_labels is None:
+                raise ValueError(f"class_labels are missing: pass one-hot labels [{len(emb)}, {self.label_dim}]")
+            labels = class_labels.to(dtype) * math.sqrt(self.label_dim)
+            if self.training and self.label_dropout > 0:
+                labels = labels * (torch.rand(len(labels), 1, device=labels.device) >= self.label_dropout)
+            emb = emb + self.map_label(labels)
+        if augment_labels is not None:
+            if self.map_augment is None:
+                raise ValueError("augment_labels given to a network with augment_dim=0: pass None")
+            emb = emb + self.map_augment(augment_labels.to(dtype))
+        return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_labels: Tensor,
+        class_labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Evaluate the raw network ``F`` of the preconditioning.
+
+        Args:
+            x: scaled noisy images, [B, in_channels, img_resolution, img_resolution].
+            noise_labels: ``c_noise``, [B].
+            class_labels: one-hot, [B, label_dim], or None if unconditional.
+            augment_labels: [B, augment_dim] or None, which equals zeros.
+
+        Returns:
+            [B, out_channels, img_resolution, img_resolution].
+        """
+        emb = self.embed(noise_labels, class_labels, augment_labels)
+        aux = x
+        skips: list[Tensor] = []
+        for name, layer in self.enc.items():
+            if name.endswith("_aux_residual"):
+                # The pyramid merges into the features and into the skip that the level's first layer just made.
+                x = skips[-1] = aux = (x + layer(aux)) * math.sqrt(0.5)
+                continue
+            x = layer(x, emb) if isinstance(layer, UNetBlock) else layer(x)
+            skips.append(x)
+        for name, layer in self.dec.items():
+            if "_block" in name:
+                x = torch.cat([x, skips.pop()], dim=1)
+            if name.endswith("_aux_conv"):
+                x = F.silu(x)
+            x = layer(x, emb) if isinstance(layer, UNetBlock) else layer(x)
+        return x

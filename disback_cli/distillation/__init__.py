@@ -1,0 +1,1 @@
+"""The method: recording a degradation path and walking it backwards."""

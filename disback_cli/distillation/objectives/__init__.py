@@ -1,0 +1,1 @@
+"""Score-distillation objectives of the generator step: one class a file, pure tensor functions inside."""

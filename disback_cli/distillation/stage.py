@@ -1,0 +1,224 @@
+"""What recording, backtracking and pretraining share: counting, seeding, optimising, and nothing of the method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from disback_cli.errors import UserError
+from disback_cli.runtime.health import FiniteGuard, named_gradients
+from disback_cli.runtime.optimizers import AdamSettings, learning_rate
+from disback_cli.runtime.randomness import CounterRandom
+
+
+class _Iterations(IterableDataset[int]):
+    """The numbers of the iterations still to do; a stage makes its own data from the number."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self.stage.iteration, self.stage.iterations)
+
+
+class Stage(pl.LightningModule):
+    """A counted loop under manual optimisation.
+
+    ``iteration`` and ``images_seen`` are ours, are part of the checkpoint, and drive every schedule, name, axis
+    and stop; Lightning's ``global_step`` counts optimiser steps and is used for nothing.
+
+    Args:
+        batch_size: samples an iteration over all processes.
+        iterations: length of the stage.
+        seed: seed of every draw.
+        optimizer: Adam's settings.
+        lr: peak learning rate of each trained network, by the network's name.
+        lr_schedule: ``constant`` or ``cosine``.
+        lr_warmup: iterations of linear warm-up.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        iterations: int,
+        seed: int,
+        optimizer: AdamSettings,
+        lr: Mapping[str, float],
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+        lr_warmup: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.batch_size, self.iterations = batch_size, iterations
+        self.random = CounterRandom(seed)
+        self.optimizer_settings = optimizer
+        self.lr, self.lr_schedule, self.lr_warmup = dict(lr), lr_schedule, lr_warmup
+        self.iteration = 0
+        self._seconds_before, self._began = 0.0, time.monotonic()
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+        self._guard: FiniteGuard | None = None
+        self._parameters_watched: list[nn.Parameter] = []
+
+    # What a stage defines -------------------------------------------------------------------------------------
+
+    loss_names: Sequence[str] = ()
+
+    def trained(self) -> dict[str, nn.Module]:
+        """The networks that are optimised, by name; one optimiser each, in this order."""
+        raise NotImplementedError
+
+    def losses(self, iteration: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses of an iteration (by the names of ``loss_names``) and further scalars to log, on the device."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called when the optimisers have stepped and ``iteration`` has been advanced."""
+
+    def stage_state(self) -> dict[str, Any]:
+        """Further plain values that belong into the checkpoint."""
+        return {}
+
+    def restore_stage(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`stage_state`."""
+
+    # The loop -------------------------------------------------------------------------------------------------
+
+    @property
+    def images_seen(self) -> int:
+        """Samples used so far, over all processes."""
+        return self.iteration * self.batch_size
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the stage up to now, interruptions left out."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def on_train_start(self) -> None:
+        """The clock starts when everything is built."""
+        self._began = time.monotonic()
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """First sample of this process in the global batch, and how many are its own."""
+        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if self.batch_size % world:
+            raise UserError(f"batch_size={self.batch_size} cannot be shared evenly by {world} processes")
+        count = self.batch_size // world
+        return (dist.get_rank() if world > 1 else 0) * count, count
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        """This process's part of the iteration's standard normal draw."""
+        return self.random.normal(purpose, self.iteration, *self.share, shape, self.device)
+
+    def uniform(self, purpose: str) -> Tensor:
+        """This process's part of the iteration's uniform draw."""
+        return self.random.uniform(purpose, self.iteration, *self.share, self.device)
+
+    def one_hot_labels(self, purpose: str, classes: int) -> Tensor | None:
+        """This process's part of the iteration's labels, None where there are no classes."""
+        return self.random.one_hot_labels(purpose, self.iteration, *self.share, classes, self.device)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Iteration numbers from where the stage stands."""
+        return DataLoader(_Iterations(self), batch_size=None)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimiser a trained network."""
+        return [
+            self.optimizer_settings.build((p for p in net.parameters() if p.requires_grad), self.lr[name])
+            for name, net in self.trained().items()
+        ]
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        """One iteration: all losses, one joint backward, all optimisers.
+
+        The losses have disjoint parameters (each detaches what is not its own), so one backward gives every
+        network exactly the gradient it would get from a backward of its own, and plain DDP is content.
+        """
+        iteration = int(batch)
+        if iteration != self.iteration:
+            raise RuntimeError(f"the loader is at iteration {iteration}, the stage at {self.iteration}")
+        self.random.seed_global(iteration, self.global_rank)
+        losses, scalars = self.losses(iteration)
+        self.manual_backward(torch.stack([losses[name] for name in self.loss_names]).sum())
+        self._watch_and_clip(losses, iteration)
+        optimizers = self.optimizers()
+        for optimizer, name in zip(
+            optimizers if isinstance(optimizers, list) else [optimizers], self.trained(), strict=True
+        ):
+            rate = learning_rate(self.lr[name], iteration, self.iterations, self.lr_schedule, self.lr_warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._accumulate({**losses, **scalars})
+        self.iteration += 1
+        self.after_step()
+
+    def _watch_and_clip(self, losses: dict[str, Tensor], iteration: int) -> None:
+        if self._guard is None:
+            names, self._parameters_watched = named_gradients(self.trained().items())
+            self._guard = FiniteGuard([*self.loss_names, *names])
+        norms = torch._foreach_norm([p.grad for p in self._parameters_watched])
+        self._guard.watch(torch.stack([*(losses[n].detach() for n in self.loss_names), *norms]), iteration)
+        if self.optimizer_settings.clip is not None:
+            for network in self.trained().values():
+                nn.utils.clip_grad_norm_(network.parameters(), self.optimizer_settings.clip)
+
+    # What callbacks read --------------------------------------------------------------------------------------
+
+    def _accumulate(self, scalars: dict[str, Tensor]) -> None:
+        for name, value in scalars.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._summed += 1
+
+    def read_scalars(self) -> dict[str, float]:
+        """Means since the last call, over all processes; synchronises with the device once."""
+        if not self._summed:
+            return {}
+        means = torch.stack(list(self._sums.values())) / self._summed
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        names = list(self._sums)
+        self._sums, self._summed = {}, 0
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def check_health(self, last_good: str) -> None:
+        """Raise NonFiniteError if a loss or gradient was not finite since the start."""
+        if self._guard is not None:
+            self._guard.check(last_good)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and the running means, so that a resumed run logs the same rows."""
+        checkpoint["stage"] = {
+            "iteration": self.iteration,
+            "batch_size": self.batch_size,
+            "seconds": self.seconds,
+            "sums": self._sums,
+            "summed": self._summed,
+            **self.stage_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the counters; weights and moments are Lightning's to restore, strictly."""
+        state = checkpoint["stage"]
+        if state["batch_size"] != self.batch_size:
+            raise UserError(
+                f"the checkpoint was made with batch_size={state['batch_size']}, this run has {self.batch_size}; "
+                "images could not be counted. Give the same batch_size, or start over with resume=false."
+            )
+        self.iteration, self._summed = state["iteration"], state["summed"]
+        self._seconds_before = state["seconds"]
+        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.restore_stage(state)

@@ -1,0 +1,100 @@
+"""The callback that evaluates while a stage runs: FID and IS on all processes, a grid of samples from the first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from disback_cli.distillation.stage import Stage
+from disback_cli.evaluation.measure import Measured, Sampler, measure
+from disback_cli.evaluation.suite import EvaluationSuite
+from disback_cli.reporting.pictures import save_samples
+from disback_cli.runtime.callbacks import StageCallback, Telemetry
+from disback_cli.runtime.loggers import log_picture
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(StageCallback):
+    """Measures every so many images, before the first iteration and after the last.
+
+    Args:
+        sampler: makes samples of the evaluation set from the stage's averaged network.
+        suite: what is measured.
+        every: images between two measurements.
+        batch_size: samples at a time.
+        telemetry: gets the numbers.
+        folder: ``<run>/samples``, for the grids.
+        grid: samples a grid shows.
+        at_start: measure before the first iteration too.
+        compared_with: further samplers by name (the teacher's), measured once when the stage has ended.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        suite: EvaluationSuite,
+        *,
+        every: int,
+        batch_size: int,
+        telemetry: Telemetry,
+        folder: Path,
+        grid: int = 64,
+        at_start: bool = True,
+        compared_with: Mapping[str, Sampler] | None = None,
+    ) -> None:
+        self.sampler, self.suite, self.every, self.batch_size = sampler, suite, every, batch_size
+        self.telemetry, self.folder, self.grid, self.at_start = telemetry, folder, grid, at_start
+        self.compared_with = dict(compared_with or {})
+        self.first: Measured | None = None
+        self.latest: Measured | None = None
+        self.others: dict[str, Measured] = {}
+        self.count = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The untrained student is a result, too."""
+        assert isinstance(pl_module, Stage)
+        self.suite.to(pl_module.device)
+        if pl_module.iteration == 0 and self.at_start:
+            self.first = self.run(trainer, pl_module)
+
+    def after_iteration(self, trainer: pl.Trainer, stage: Stage) -> None:
+        """Measure when the images cross a multiple of ``every``."""
+        crossed = stage.images_seen // self.every != (stage.images_seen - stage.batch_size) // self.every
+        if crossed or stage.iteration == stage.iterations:
+            self.run(trainer, stage)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure what the student is compared with, on the same latents."""
+        assert isinstance(pl_module, Stage)
+        if pl_module.iteration == pl_module.iterations:
+            for name, sampler in self.compared_with.items():
+                self.others[name] = measure(sampler, self.suite, self.batch_size, what=f"measuring the {name}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first measurement is part of the result, wherever the run was interrupted."""
+        measured = {"first": self.first, "latest": self.latest}
+        return {"count": self.count, **{k: asdict(v) if v else None for k, v in measured.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the measurements."""
+        self.count = state_dict["count"]
+        self.first, self.latest = (Measured(**v) if (v := state_dict[k]) else None for k in ("first", "latest"))
+
+    def run(self, trainer: pl.Trainer, stage: Stage) -> Measured:
+        """One measurement, into the row and as a picture."""
+        measured = self.latest = measure(self.sampler, self.suite, self.batch_size)
+        self.count += 1
+        self.telemetry.row.update(measured.metrics)
+        if trainer.is_global_zero:
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in measured.metrics.items())
+            log.info("iteration %d: %s", stage.iteration, numbers)
+            picture = self.folder / f"iteration_{stage.iteration:08d}.png"
+            save_samples(picture, self.sampler(0, min(self.grid, self.suite.n)))
+            log_picture(trainer.loggers, "samples", picture, stage.iteration)
+        return measured

@@ -1,0 +1,107 @@
+"""From a trainer configuration to Lightning's Trainer: devices, strategy, threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.strategies import DDPStrategy
+
+from disback_cli.errors import UserError
+from disback_cli.runtime.checkpoint import AtomicCheckpointIO
+
+
+class Launch:
+    """How many processes on what.
+
+    Args:
+        accelerator: ``auto`` takes a GPU if there is one.
+        devices: processes on this machine, one device each.
+        num_nodes: machines.
+        strategy: ``single`` or ``ddp``.
+        threads: CPU threads of each process; None shares the cores out.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+        devices: int = 1,
+        num_nodes: int = 1,
+        strategy: Literal["single", "ddp"] = "single",
+        threads: int | None = None,
+    ) -> None:
+        if devices < 1 or num_nodes < 1:
+            raise UserError(f"trainer.devices={devices} and trainer.num_nodes={num_nodes} must be at least 1")
+        if strategy == "single" and devices * num_nodes > 1:
+            raise UserError(f"trainer.devices={devices} needs several processes: give trainer=ddp as well")
+        if accelerator == "gpu" and not torch.cuda.is_available():
+            raise UserError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer.accelerator=cpu")
+        self.on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+        possible = torch.cuda.device_count() if self.on_gpu else os.cpu_count() or 1
+        if devices > possible:
+            what = "GPUs" if self.on_gpu else "CPU cores"
+            raise UserError(
+                f"trainer.devices={devices} is more than the {possible} {what} of this machine; "
+                f"give trainer.devices={possible} or less"
+            )
+        self.devices, self.num_nodes, self.strategy = devices, num_nodes, strategy
+        self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process outside a Trainer."""
+        if not self.on_gpu:
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+    @property
+    def processes(self) -> int:
+        """Processes in all."""
+        return self.devices * self.num_nodes
+
+    def require_divisible(self, batch_size: int) -> None:
+        """Refuse a global batch that the processes cannot share evenly.
+
+        Raises:
+            UserError: it does not divide.
+        """
+        if batch_size % self.processes:
+            raise UserError(
+                f"batch_size={batch_size} cannot be shared evenly by {self.processes} processes; "
+                f"try batch_size={-(-batch_size // self.processes) * self.processes}"
+            )
+
+    def trainer(self, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]) -> pl.Trainer:
+        """A Trainer that runs a stage once through and leaves all reporting and saving to our callbacks."""
+        torch.set_num_threads(self.threads)
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        # Both are about loaders of real data; a stage's loader only counts.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*IterableDataset.*has `__len__` defined.*")
+        strategy: Any = "auto"
+        if self.strategy == "ddp":
+            backend = "nccl" if self.on_gpu else "gloo"
+            strategy = DDPStrategy(process_group_backend=backend, broadcast_buffers=False)
+        return pl.Trainer(
+            accelerator="gpu" if self.on_gpu else "cpu",
+            devices=self.devices,
+            num_nodes=self.num_nodes,
+            strategy=strategy,
+            max_epochs=1,
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            # Whatever the stage logs goes through our callbacks at our counter.
+            log_every_n_steps=1 << 62,
+        )

@@ -1,0 +1,38 @@
+"""Where a run's messages go: the console, and a log file in the run's folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes past a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def set_up_logging(file: Path | None, rank: int) -> None:
+    """Send our messages to the console (first process) and to ``file``.
+
+    Args:
+        file: the run's log file, appended to; other processes write ``<stem>.rank1.log`` and so on. None: no file.
+        rank: of this process.
+    """
+    logger = logging.getLogger("disback_cli")
+    logger.setLevel(logging.INFO)
+    logger.handlers.clear()
+    logger.propagate = False
+    if rank == 0:
+        console = _ConsoleHandler()
+        console.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(console)
+    if file is not None:
+        target = file if rank == 0 else file.with_suffix(f".rank{rank}{file.suffix}")
+        handler = logging.FileHandler(target)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)

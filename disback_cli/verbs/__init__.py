@@ -1,0 +1,1 @@
+"""One thin module a verb: compose, build, run, say where the result is."""

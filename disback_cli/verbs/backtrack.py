@@ -1,0 +1,243 @@
+"""`disback backtrack`: stage 2, from a degradation path to a one-step student."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from disback_cli.configuration.entry import verb_main
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from disback_cli.denoisers.teachers import Teacher
+    from disback_cli.distillation.backtracking import Backtracking
+    from disback_cli.distillation.path import DegradationPath
+    from disback_cli.distillation.schedules import Schedule
+    from disback_cli.evaluation.callback import Evaluation
+    from disback_cli.runtime.callbacks import Telemetry
+    from disback_cli.runtime.session import Session
+
+log = logging.getLogger("disback_cli.verbs.backtrack")
+
+
+def work(cfg: DictConfig) -> None:
+    """Compose, distil, report."""
+    from hydra.utils import instantiate
+
+    from disback_cli.runtime.callbacks import Telemetry
+    from disback_cli.runtime.session import open_session
+    from disback_cli.verbs.common import build_teacher
+
+    with open_session(cfg, "backtrack") as session:
+        teacher = build_teacher(cfg)
+        schedule = instantiate(cfg.schedule)
+        path = _open_path(cfg, teacher, schedule)
+        stage = _build_stage(cfg, teacher, schedule, path)
+        telemetry = Telemetry(cfg.log_every, cfg.collapse_below)
+        evaluation = _build_evaluation(cfg, session, teacher, stage, telemetry)
+        session.run(stage, telemetry, [evaluation] if evaluation else [], frozenset())
+        if session.main:
+            _finish(session, cfg, teacher, stage, path, evaluation)
+
+
+def _open_path(cfg: DictConfig, teacher: Teacher, schedule: Schedule) -> DegradationPath | None:
+    """The verified path, or None for a schedule that needs none; everything that cannot work is found here."""
+    from disback_cli.distillation.path import DegradationPath
+    from disback_cli.errors import UserError
+
+    if not schedule.needs_path:
+        return None
+    if cfg.path is None:
+        raise UserError(
+            f"no path has been recorded for teacher={teacher.name} yet: type `disback record teacher={teacher.name}` "
+            "first, give path=RUN, or take schedule=endpoint, which needs none"
+        )
+    path = DegradationPath(cfg.path)
+    path.require_teacher(teacher.name, teacher.hash)
+    reached = schedule.teacher_from(path.last)
+    if reached >= cfg.iterations:
+        raise UserError(
+            f"the teacher would become the target at iteration {reached} of {cfg.iterations} only: "
+            f"the path has {path.last} nodes. Raise iterations, or lower schedule.interval (schedule.max_interval)"
+        )
+    recorded, wanted = path.facts["student"], float(cfg.student.sigma_init)
+    if recorded["sigma_init"] != wanted:
+        log.warning(
+            "the path was recorded for a student with sigma_init=%g, this one has %g: node %d does not fit it",
+            recorded["sigma_init"], wanted, path.last,
+        )  # fmt: skip
+    return path
+
+
+def _build_stage(cfg: DictConfig, teacher: Teacher, schedule: Schedule, path: DegradationPath | None) -> Backtracking:
+    from hydra.utils import instantiate
+
+    from disback_cli.distillation.backtracking import Backtracking
+    from disback_cli.errors import UserError
+
+    if cfg.share_draw and cfg.noise.generator != cfg.noise.fake:
+        raise UserError(
+            "share_draw=true takes one noise level for both losses, but noise.generator and noise.fake are different laws; "
+            "give noise/generator and noise/fake the same option, or share_draw=false"
+        )
+    teacher_weights = {name: tensor.clone() for name, tensor in teacher.denoiser.state_dict().items()}
+    last = path.last if path else 0
+    fake = teacher.copy()
+    node_weights = path.weights if path else lambda _: teacher_weights
+    fake.load_state_dict(node_weights(schedule.first_fake(last)), strict=True)
+    return Backtracking(
+        student=instantiate(cfg.student, teacher.copy()),
+        fake=fake,
+        target=teacher.copy(),
+        node_weights=node_weights,
+        last=last,
+        schedule=schedule,
+        objective=instantiate(cfg.objective),
+        generator_law=instantiate(cfg.noise.generator),
+        fake_law=instantiate(cfg.noise.fake),
+        ema_halflife=cfg.ema.halflife,
+        ema_rampup=cfg.ema.rampup,
+        share_draw=cfg.share_draw,
+        batch_size=cfg.batch_size,
+        iterations=cfg.iterations,
+        seed=cfg.seed,
+        optimizer=instantiate(cfg.optimizer),
+        lr={"student": cfg.lr.student, "fake": cfg.lr.fake},
+        lr_schedule=cfg.lr.schedule,
+        lr_warmup=cfg.lr.warmup,
+    )
+
+
+def _build_evaluation(
+    cfg: DictConfig, session: Session, teacher: Teacher, stage: Backtracking, telemetry: Telemetry
+) -> Evaluation | None:
+    from disback_cli.evaluation.callback import Evaluation
+    from disback_cli.evaluation.measure import heun_sampler, one_step_sampler
+    from disback_cli.verbs.common import build_suite, evaluation_noise
+
+    suite = build_suite(cfg, teacher.denoiser.shape)
+    if suite is None:
+        return None
+    device = session.launch.device
+    noise = evaluation_noise(teacher, device)
+    compared = {}
+    if cfg.metrics.teacher:
+        compared["teacher"] = heun_sampler(teacher.denoiser.to(device), teacher.sampler, noise)
+    return Evaluation(
+        one_step_sampler(stage.ema.network, noise),
+        suite,
+        every=cfg.evaluate.every,
+        at_start=cfg.evaluate.at_start,
+        batch_size=cfg.metrics.batch_size,
+        telemetry=telemetry,
+        folder=session.folder / "samples",
+        compared_with=compared,
+    )
+
+
+def _finish(
+    session: Session,
+    cfg: DictConfig,
+    teacher: Teacher,
+    stage: Backtracking,
+    path: DegradationPath | None,
+    evaluation: Evaluation | None,
+) -> None:
+    """Export the student, draw the report, write the summary, say where everything is."""
+    from disback_cli.distillation.student_folder import save_student
+    from disback_cli.reporting.curves import draw_curves
+    from disback_cli.verbs.common import plain
+
+    recorded = path.facts["cost"]["network_passes"] if path else 0
+    passes = stage.images_seen * stage.passes_per_sample
+    cost = {
+        "images": stage.images_seen,
+        "network_passes": passes,
+        "network_passes_with_recording": passes + recorded,
+        "seconds": round(stage.seconds, 1),
+    }
+    metrics = dict(evaluation.latest.metrics) if evaluation and evaluation.latest else {}
+    facts: dict[str, Any] = {
+        "teacher": {"name": teacher.name, "hash": teacher.hash},
+        "objective": plain(cfg.objective),
+        "schedule": plain(cfg.schedule),
+        "path": str(path.folder) if path else None,
+        "targets": [{"iteration": iteration, "node": node} for iteration, node in stage.switches],
+        "cost": cost,
+        "metrics": metrics,
+        "measured_with": evaluation.suite.provenance() if evaluation else None,
+    }
+    save_student(session.folder / "student", stage.ema.network, teacher.spec, facts)  # type: ignore[arg-type]
+    teacher_metrics = evaluation.others["teacher"].metrics if evaluation and "teacher" in evaluation.others else None
+    draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
+    if evaluation:
+        _draw_grid(session, teacher, stage)
+    session.write_summary({**facts, "teacher_metrics": teacher_metrics, "generators": _rows(teacher, stage, evaluation)})
+    _tell(session, teacher, stage, evaluation)
+
+
+def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking) -> None:
+    """Teacher, untrained student and student on the same latents."""
+    import torch
+
+    from disback_cli.evaluation.measure import heun_sampler, one_step_sampler
+    from disback_cli.reporting.pictures import picture_of, save_png, side_by_side
+    from disback_cli.verbs.common import evaluation_noise
+
+    count = 64 if len(teacher.denoiser.shape) == 3 else 2048
+    noise = evaluation_noise(teacher, stage.device)
+    teacher.denoiser.to(stage.device)
+    untrained = type(stage.student)(teacher.denoiser, sigma_init=stage.student.sigma_init)
+    steps = 2 * int(teacher.sampler.get("steps", 18)) - 1
+    with torch.no_grad():
+        samples = {
+            f"teacher, {steps} evaluations": heun_sampler(teacher.denoiser, teacher.sampler, noise)(0, count),
+            "untrained student, 1": one_step_sampler(untrained, noise)(0, count),
+            "distilled student, 1": one_step_sampler(stage.ema.network, noise)(0, count),
+        }
+    extent = None
+    if len(teacher.denoiser.shape) == 1:
+        extent = 1.3 * float(next(iter(samples.values())).abs().max())
+    save_png(session.folder / "grid.png", side_by_side([(k, picture_of(v, extent)) for k, v in samples.items()]))
+
+
+def _rows(teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) -> list[dict[str, Any]]:
+    """The generators that were measured: their numbers, what a sample costs, how fast they are."""
+    from disback_cli.evaluation.measure import teacher_evaluations
+
+    if evaluation is None:
+        return []
+    one = stage.student.network_evaluations
+    found = [
+        ("teacher", evaluation.others.get("teacher"), teacher_evaluations(teacher)),
+        ("untrained student", evaluation.first, one),
+        ("distilled student", evaluation.latest, one),
+    ]
+    return [
+        {"generator": name, **m.metrics, "evaluations_per_image": nfe, "images_per_second": m.samples_per_second}
+        for name, m, nfe in found
+        if m is not None
+    ]
+
+
+def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) -> None:
+    from disback_cli.reporting.table import table
+    from disback_cli.runtime.session import shown_path
+
+    rows = _rows(teacher, stage, evaluation)
+    folder = shown_path(session.folder)
+    if rows:
+        columns = [name for name in rows[0] if not name.startswith("is_std")]
+        heads = [name.replace("_", " ") if name.endswith(("image", "second")) else name for name in columns]
+        text = table(heads, [[row[name] for name in columns] for row in rows])
+        (session.folder / "table.txt").write_text(text + "\n")
+        print(f"\n{text}\n")
+    print(f"student:  {folder}/student")
+    print(f"pictures: {folder}/grid.png  {folder}/curves.png")
+    print(f"numbers:  {folder}/summary.json  {folder}/metrics.csv")
+    print(f"next:     disback sample student={folder} n=64")
+
+
+if __name__ == "__main__":
+    verb_main("backtrack", work)

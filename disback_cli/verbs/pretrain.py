@@ -1,0 +1,134 @@
+"""`disback pretrain`: train a teacher on real data with EDM's loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from disback_cli.configuration.entry import verb_main
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from disback_cli.data.dataset import Dataset
+    from disback_cli.distillation.pretraining import Pretraining
+    from disback_cli.evaluation.callback import Evaluation
+    from disback_cli.runtime.callbacks import Telemetry
+    from disback_cli.runtime.session import Session
+
+
+def work(cfg: DictConfig) -> None:
+    """Compose, train, say where the teacher is."""
+    from hydra.utils import instantiate
+
+    from disback_cli.denoisers.folder import build
+    from disback_cli.distillation.pretraining import Pretraining
+    from disback_cli.errors import UserError
+    from disback_cli.runtime.callbacks import Telemetry
+    from disback_cli.runtime.randomness import counter_seed
+    from disback_cli.runtime.session import open_session
+    from disback_cli.verbs.common import build_dataset, plain
+
+    with open_session(cfg, "pretrain") as session:
+        import torch
+
+        if "denoiser" not in cfg.teacher:
+            raise UserError(f"teacher={cfg.teacher.name} describes no network to train; choose one with teacher.denoiser")
+        torch.manual_seed(counter_seed(cfg.seed, "initial weights"))
+        spec = plain(cfg.teacher.denoiser)
+        denoiser = build(spec, allow=None)
+        dataset = build_dataset(cfg, denoiser.shape)
+        if denoiser.label_dim not in (0, dataset.num_classes):
+            raise UserError(
+                f"the network has label_dim={denoiser.label_dim}, the data set {dataset.name} has {dataset.num_classes} classes"
+            )
+        stage = Pretraining(
+            denoiser=denoiser,
+            dataset=dataset,
+            law=instantiate(cfg.noise.fake),
+            ema_halflife=cfg.ema.halflife,
+            ema_rampup=cfg.ema.rampup,
+            batch_size=cfg.batch_size,
+            iterations=cfg.iterations,
+            seed=cfg.seed,
+            optimizer=instantiate(cfg.optimizer),
+            lr={"denoiser": cfg.lr.denoiser},
+            lr_schedule=cfg.lr.schedule,
+            lr_warmup=cfg.lr.warmup,
+        )
+        telemetry = Telemetry(cfg.log_every)
+        evaluation = _build_evaluation(cfg, session, stage, telemetry)
+        session.run(stage, telemetry, [evaluation] if evaluation else [], frozenset())
+        if session.main:
+            _finish(session, cfg, spec, dataset, stage, evaluation)
+
+
+def _build_evaluation(cfg: DictConfig, session: Session, stage: Pretraining, telemetry: Telemetry) -> Evaluation | None:
+    from disback_cli.evaluation.callback import Evaluation
+    from disback_cli.evaluation.measure import EvaluationNoise, heun_sampler
+    from disback_cli.verbs.common import EVALUATION_SEED, build_suite, plain
+
+    suite = build_suite(cfg, stage.denoiser.shape)
+    if suite is None:
+        return None
+    average: Any = stage.ema.network
+    noise = EvaluationNoise(EVALUATION_SEED, average.shape, average.label_dim, session.launch.device)
+    return Evaluation(
+        heun_sampler(average, plain(cfg.teacher.sampler), noise),
+        suite,
+        every=cfg.evaluate.every,
+        at_start=cfg.evaluate.at_start,
+        batch_size=cfg.metrics.batch_size,
+        telemetry=telemetry,
+        folder=session.folder / "samples",
+    )
+
+
+def _finish(
+    session: Session,
+    cfg: DictConfig,
+    spec: dict[str, Any],
+    dataset: Dataset,
+    stage: Pretraining,
+    evaluation: Evaluation | None,
+) -> None:
+    """Save the average as a model folder with its card, and say how to use it."""
+    import torch
+    from hydra.core.hydra_config import HydraConfig
+
+    from disback_cli.denoisers.folder import save_model
+    from disback_cli.reporting.cards import teacher_card
+    from disback_cli.reporting.curves import draw_curves
+    from disback_cli.runtime.session import shown_path
+
+    metrics = dict(evaluation.latest.metrics) if evaluation and evaluation.latest else {}
+    cost = {
+        "images": stage.images_seen,
+        "network_passes": stage.images_seen * stage.passes_per_sample,
+        "seconds": round(stage.seconds, 1),
+    }
+    facts: dict[str, Any] = {
+        "kind": "disback-teacher",
+        "name": cfg.teacher.name,
+        "dataset": {"name": dataset.name, "split": dataset.split, "sha256": dataset.sha256, "n": len(dataset)},
+        "command": " ".join(["disback", "pretrain", *HydraConfig.get().overrides.task]),
+        "iterations": stage.iterations,
+        "batch_size": stage.batch_size,
+        "metrics": metrics,
+        "measured_with": evaluation.suite.provenance() if evaluation else None,
+        "cost": cost,
+    }
+    folder = session.folder / "teacher"
+    dtype = {"fp16": torch.float16, "fp32": None}[cfg.save_as]
+    save_model(folder, spec, stage.ema.network.state_dict(), facts, dtype=dtype)
+    parameters = sum(p.numel() for p in stage.denoiser.parameters())
+    (folder / "README.md").write_text(teacher_card(facts, parameters, cfg.save_as, dict(cfg.teacher.sampler)))
+    draw_curves(session.folder / "metrics.csv", session.folder / "curves.png")
+    session.write_summary({"teacher": cfg.teacher.name, "metrics": metrics, "cost": cost})
+    for name, value in metrics.items():
+        print(f"{name}: {value:.4g}")
+    print(f"teacher:  {shown_path(folder)}")
+    print(f"next:     disback record teacher=folder teacher.folder={shown_path(folder)}")
+
+
+if __name__ == "__main__":
+    verb_main("pretrain", work)
