@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,8 +37,7 @@ def _nothing_missing(cfg: DictConfig, names: list[str]) -> None:
     for name in names:
         node = None if name in missing else cfg[name]
         if OmegaConf.is_config(node):
-            inner = sorted(str(key) for key in OmegaConf.missing_keys(node))
-            missing += [name + key if key.startswith("[") else f"{name}.{key}" for key in inner]
+            missing += sorted(str(key) for key in OmegaConf.missing_keys(node))  # full keys, from the root
     if missing:
         words = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"{', '.join(missing)}: no value given; type {words}")
@@ -49,13 +48,25 @@ def _check_fields(node: Mapping[str, Any], fields: type, prefix: str) -> None:
     hints = typing.get_type_hints(fields, include_extras=True)
     if prefix:  # the root also holds the groups, which the verb's file chooses
         _known(node, hints, prefix, fields.__name__)
+    absent = list(_absent(node, fields, prefix))
+    if absent:
+        raise UserError(f"{', '.join(absent)}: no value given; type {' '.join(f'+{key}=...' for key in absent)}")
     for field in dataclasses.fields(fields):
-        key = f"{prefix}{field.name}"
-        if field.name not in node:
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                raise UserError(f"{key}: no value given; type +{key}=...")
+        if field.name in node:
+            _check_field(node[field.name], hints[field.name], f"{prefix}{field.name}")
+
+
+def _absent(node: Mapping[str, Any], fields: type, prefix: str) -> Iterator[str]:
+    """The required keys that a node lacks, the keys of missing inner nodes one by one."""
+    hints = typing.get_type_hints(fields)
+    for field in dataclasses.fields(fields):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.name in node or not required:
             continue
-        _check_field(node[field.name], hints[field.name], key)
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _absent({}, hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
 
 
 def _check_field(value: Any, hint: Any, key: str) -> None:
@@ -67,9 +78,15 @@ def _check_field(value: Any, hint: Any, key: str) -> None:
     kind = from_hint(hint)
     if not kind.accepts(value):
         raise UserError(f"{_assignment(key, value)}: must be {kind}")
-    for bound in getattr(hint, "__metadata__", ()):
-        if isinstance(bound, Bound) and value is not None and not bound.holds(value):
+    for bound in _bounds(hint):
+        if value is not None and not bound.holds(value):
             raise UserError(f"{_assignment(key, value)}: must be {bound.words}")
+
+
+def _bounds(hint: Any) -> list[Bound]:
+    """The bounds of a hint, also of the members of ``X | None``."""
+    own = [bound for bound in getattr(hint, "__metadata__", ()) if isinstance(bound, Bound)]
+    return own + [bound for member in typing.get_args(hint) for bound in _bounds(member)]
 
 
 def _inner_keys(key: str, fields: type) -> str:

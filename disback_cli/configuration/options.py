@@ -19,6 +19,8 @@ Positive = Bound("positive", lambda value: value > 0)
 NotNegative = Bound("zero or more", lambda value: value >= 0)
 
 Count = Annotated[int, Positive]
+NoneOrMore = Annotated[int, NotNegative]
+Rate = Annotated[float, NotNegative]
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Common:
 
     verb: str
     runs: str
-    seed: Annotated[int, NotNegative]
+    seed: NoneOrMore
 
 
 @dataclass
@@ -36,6 +38,51 @@ class Checkpoint:
 
     every: Count
     keep: Count
+
+
+@dataclass
+class LearningRate:
+    """How the learning rates go over the iterations; the rates themselves depend on the verb's networks."""
+
+    schedule: Literal["constant", "cosine"]
+    warmup: NoneOrMore
+
+
+@dataclass
+class TeacherRate(LearningRate):
+    """The network of ``pretrain``."""
+
+    denoiser: Rate
+
+
+@dataclass
+class FakeRate(LearningRate):
+    """The network of ``record``."""
+
+    fake: Rate
+
+
+@dataclass
+class StudentRate(FakeRate):
+    """The networks of ``backtrack``."""
+
+    student: Rate
+
+
+@dataclass
+class Average:
+    """The exponential moving average of the weights, in images."""
+
+    halflife: Annotated[float, NotNegative]
+    rampup: Annotated[float, NotNegative] | None
+
+
+@dataclass
+class Evaluation:
+    """Measuring during training; ``every`` counts images."""
+
+    every: NoneOrMore
+    at_start: bool
 
 
 @dataclass
@@ -53,30 +100,32 @@ class Training(Common):
 class Pretrain(Training):
     """``disback pretrain``."""
 
+    lr: TeacherRate
+    ema: Average
+    evaluate: Evaluation
+    save_as: Literal["fp32", "fp16"]
+
 
 @dataclass
 class Record(Training):
     """``disback record``."""
 
+    lr: FakeRate
     nodes: Count
     spacing: Literal["distance", "steps", "geometric"]
-
-
-@dataclass
-class Evaluation:
-    """Measuring during training; ``every`` counts images."""
-
-    every: Annotated[int, NotNegative]
-    at_start: bool
+    probe_samples: Count
 
 
 @dataclass
 class Backtrack(Training):
     """``disback backtrack``."""
 
+    lr: StudentRate
+    ema: Average
+    evaluate: Evaluation
     path: str | None
     share_draw: bool
-    evaluate: Evaluation
+    collapse_below: Annotated[float, NotNegative]
 
 
 @dataclass
@@ -92,7 +141,11 @@ class Sample(Common):
 
     student: StudentSource
     n: Count
+    first: NoneOrMore
+    label: NoneOrMore | None
+    batch_size: Count
     out: str | None
+    png: bool
 
 
 @dataclass
@@ -100,8 +153,6 @@ class Evaluate(Common):
     """``disback evaluate``."""
 
     student: StudentSource
-    n: Count
-    out: str | None
 
 
 VERB_OPTIONS: dict[str, type[Common]] = {

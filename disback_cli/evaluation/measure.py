@@ -13,6 +13,7 @@ from torch import Tensor
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.sampling import heun, network_evaluations
 from disback_cli.denoisers.teachers import Teacher
+from disback_cli.errors import UserError
 from disback_cli.evaluation.suite import EvaluationSuite
 from disback_cli.runtime.progress import tracked
 from disback_cli.runtime.randomness import CounterRandom
@@ -42,11 +43,20 @@ class EvaluationNoise:
         shape: shape of one sample.
         classes: number of classes, 0 for none; labels are drawn uniformly.
         device: where the draws are made.
+        label: class of every sample instead of drawn ones.
+
+    Raises:
+        UserError: there is no class ``label``.
     """
 
-    def __init__(self, seed: int, shape: tuple[int, ...], classes: int, device: torch.device) -> None:
+    def __init__(
+        self, seed: int, shape: tuple[int, ...], classes: int, device: torch.device, label: int | None = None
+    ) -> None:
+        if label is not None and not 0 <= label < classes:
+            known = f"it has classes 0 to {classes - 1}" if classes else "it is unconditional; leave label=null"
+            raise UserError(f"label={label}: the model has no such class, {known}")
         self._random = CounterRandom(seed)
-        self._shape, self._classes, self._device = shape, classes, device
+        self._shape, self._classes, self._device, self._label = shape, classes, device, label
 
     def latents(self, first: int, count: int) -> Tensor:
         """Standard normal ``[count, *shape]``."""
@@ -54,6 +64,9 @@ class EvaluationNoise:
 
     def labels(self, first: int, count: int) -> Tensor | None:
         """One-hot ``[count, classes]`` or None."""
+        if self._label is not None:
+            chosen = torch.full((count,), self._label, device=self._device)
+            return torch.nn.functional.one_hot(chosen, self._classes).float()
         return self._random.one_hot_labels("evaluation labels", 0, first, count, self._classes, self._device)
 
     def churn(self, first: int, count: int) -> Callable[[int], Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from disback_cli.runtime.checkpoint import write_atomically
 from disback_cli.runtime.csv_logger import read_metrics
 
+COLUMNS = 3
 TITLES = {
     "fid": "FID of the student",
     "is": "Inception score",
@@ -20,7 +21,12 @@ TITLES = {
 }
 
 
-def draw_curves(metrics: Path, picture: Path, switches: Sequence[tuple[int, int]] = (), teacher: dict[str, float] | None = None) -> None:
+def draw_curves(
+    metrics: Path,
+    picture: Path,
+    switches: Sequence[tuple[int, int]] = (),
+    teacher: dict[str, float] | None = None,
+) -> None:
     """Draw what the metrics file holds: quality, mismatch and loss against iterations.
 
     Args:
@@ -36,12 +42,18 @@ def draw_curves(metrics: Path, picture: Path, switches: Sequence[tuple[int, int]
     names = [name for name in _in_order(rows) if not name.startswith("is_std")]
     if not names:
         return
-    figure = Figure(figsize=(4.4 * len(names), 3.4), dpi=110, layout="constrained")
+    columns = min(COLUMNS, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.3 * lines), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid, names, strict=False):
         points = [(row["iteration"], row[name]) for row in rows if name in row]
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < 60 else "", linewidth=1.4)
-        axes.set(title=TITLES[name.split("_")[0] if name not in TITLES else name] + f" ({name})", xlabel="iteration")
+        title = TITLES.get(name) or TITLES[name.split("_")[0]]
+        axes.set(title=f"{title} ({name})", xlabel="iteration")
         axes.title.set_fontsize(10)
         if all(value > 0 for _, value in points) and not name.startswith("is"):
             axes.set_yscale("log")

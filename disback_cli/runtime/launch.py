@@ -82,9 +82,11 @@ class Launch:
         """A Trainer that runs a stage once through and leaves all reporting and saving to our callbacks."""
         torch.set_num_threads(self.threads)
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        # Both are about loaders of real data; a stage's loader only counts.
+        # A stage's loader only counts, so it needs no workers; networks copied from a teacher stay in evaluation mode
+        # on purpose (no dropout); the deprecation is Lightning's own affair.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*IterableDataset.*has `__len__` defined.*")
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         strategy: Any = "auto"
         if self.strategy == "ddp":
             backend = "nccl" if self.on_gpu else "gloo"

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from disback_cli.configuration import discovery, runfolder
 from disback_cli.data.dataset import Dataset
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
 from disback_cli.evaluation.measure import EvaluationNoise
 from disback_cli.evaluation.suite import EvaluationSuite
+from disback_cli.runtime.checkpoint import write_atomically
+from disback_cli.runtime.launch import Launch
+from disback_cli.runtime.logs import set_up_logging
+
+log = logging.getLogger(__name__)
 
 EVALUATION_SEED = 0
 
@@ -57,3 +70,43 @@ def build_suite(cfg: DictConfig, shape: tuple[int, ...]) -> EvaluationSuite | No
 def evaluation_noise(teacher: Teacher, device: torch.device) -> EvaluationNoise:
     """The evaluation set: the same latents and labels for every run, so that runs can be compared."""
     return EvaluationNoise(EVALUATION_SEED, teacher.denoiser.shape, teacher.denoiser.label_dim, device)
+
+
+@contextmanager
+def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
+    """The folder of a verb that runs once and is not resumed; removed again if the verb is refused.
+
+    Args:
+        cfg: the configuration, written beside the results.
+        verb: name of the verb.
+        out: where the results go instead of the run folder.
+
+    Raises:
+        UserError: several processes were asked for; these verbs use one.
+    """
+    run = Path(HydraConfig.get().runtime.output_dir).absolute()
+    folder = Path(out).absolute() if out else run
+    fresh = not folder.exists() or not any(folder.iterdir())
+    try:
+        launch: Launch = instantiate(cfg.trainer)
+        if launch.processes > 1:
+            raise UserError(f"`disback {verb}` works in one process; leave trainer=single")
+        torch.set_num_threads(launch.threads)
+        set_up_logging(None, 0)
+        for note in discovery.notes():
+            log.info(note)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(plain(cfg), sort_keys=False)
+        write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()) and None)
+        if folder == run:
+            runfolder.create(folder, verb, cfg.teacher.name, HydraConfig.get().overrides.task)
+        yield folder
+        if folder == run:
+            runfolder.set_state(folder, "finished")
+    except UserError:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        if folder != run and run.is_dir() and not any(run.iterdir()):
+            run.rmdir()
