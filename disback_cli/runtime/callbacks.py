@@ -141,6 +141,18 @@ class Stopping(StageCallback):
         self.request, self.saving = request, saving
         self.stopped_by = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals over from Lightning, which would end the process without saving."""
+        self.request.install()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give them back."""
+        self.request.uninstall()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give them back."""
+        self.request.uninstall()
+
     def after_iteration(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Ask all processes; on a GPU only now and then, since asking synchronises."""
         every = 1 if stage.device.type == "cpu" else 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import warnings
@@ -12,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from disback_cli.errors import UserError
 from disback_cli.runtime.checkpoint import AtomicCheckpointIO
@@ -90,7 +92,7 @@ class Launch:
         strategy: Any = "auto"
         if self.strategy == "ddp":
             backend = "nccl" if self.on_gpu else "gloo"
-            strategy = DDPStrategy(process_group_backend=backend, broadcast_buffers=False)
+            strategy = DDPStrategy(process_group_backend=backend, **_without_buffer_broadcast())
         return pl.Trainer(
             accelerator="gpu" if self.on_gpu else "cpu",
             devices=self.devices,
@@ -107,3 +109,9 @@ class Launch:
             # Whatever the stage logs goes through our callbacks at our counter.
             log_every_n_steps=1 << 62,
         )
+
+
+def _without_buffer_broadcast() -> dict[str, bool]:
+    """Buffers are constants here, so sending them at every forward is waste; newer torch has another name for that."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}

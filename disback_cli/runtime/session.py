@@ -93,18 +93,13 @@ class Session:
         settings = self.config["checkpoint"]
         check_every = health_interval(self.launch.device, telemetry.every)
         saving = Saving(self.store, settings["every"], also_save_at, check_every)
-        request = StopRequest()
-        stopping = Stopping(request, saving)
+        stopping = Stopping(StopRequest(), saving)
         progress = StageProgress(self.verb, telemetry)
         # Order matters: numbers, then what adds to them, then the row, then the save that covers them, then the stop.
         ordered: list[pl.Callback] = [telemetry, *callbacks, progress, Publish(telemetry), saving, stopping]
         self.working = True
-        request.install()
-        try:
-            trainer = self.launch.trainer(ordered, self.loggers)
-            trainer.fit(stage, ckpt_path=str(self.resume_from) if self.resume_from else None, weights_only=True)
-        finally:
-            request.uninstall()
+        trainer = self.launch.trainer(ordered, self.loggers)
+        trainer.fit(stage, ckpt_path=str(self.resume_from) if self.resume_from else None, weights_only=True)
         if stopping.stopped_by:
             self._leave(stage, stopping.stopped_by)
         if stage.iteration < stage.iterations:

@@ -19,7 +19,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def install(self) -> None:
-        """Take over both signals, before Lightning looks whether somebody has."""
+        """Take over both signals."""
         for number in EXIT_CODES:
             self._previous[number] = signal.signal(number, self._note)
 

@@ -69,7 +69,9 @@ def user_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "class Maker:\n    @classmethod\n    def make(cls, *, n: int): ...\n"
         "made = type('Made', (), {})\n"
     )
-    (package / "base.py").write_text("class Base:\n    def __init__(self, teacher, *, depth: int, wide: bool = False): ...\n")
+    (package / "base.py").write_text(
+        "class Base:\n    def __init__(self, teacher, *, depth: int, wide: bool = False): ...\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     return package.name
 
@@ -143,7 +145,11 @@ def record() -> dict[str, Any]:
         ("batch_size", 0, "batch_size=0: must be positive"),
         ("spacing", "even", "spacing=even: must be one of distance, steps, geometric"),
         ("checkpoint", 5, "checkpoint=5: is a group of options; set one of checkpoint.every"),
-        ("checkpoint", {"every": 5, "keep": 2, "kep": 1}, "checkpoint.kep: Checkpoint has no option 'kep'; did you mean 'keep'"),
+        (
+            "checkpoint",
+            {"every": 5, "keep": 2, "kep": 1},
+            "checkpoint.kep: Checkpoint has no option 'kep'; did you mean 'keep'",
+        ),
         ("lr", {"fake": -1.0, "schedule": "constant", "warmup": 0}, "lr.fake=-1.0: must be zero or more"),
         ("resume", 3, "resume=3: must be true or false or a text"),
         ("iterations", "???", "iterations: no value given; type iterations=..."),
@@ -158,5 +164,7 @@ def test_root_options(record: dict[str, Any], key: str, value: Any, message: str
 
 def test_all_absent_options_are_named_at_once(record: dict[str, Any]) -> None:
     del record["batch_size"], record["checkpoint"]
-    with pytest.raises(UserError, match=r"batch_size, checkpoint.every, checkpoint.keep: no value given; type \+batch_size"):
+    with pytest.raises(
+        UserError, match=r"batch_size, checkpoint.every, checkpoint.keep: no value given; type \+batch_size"
+    ):
         check.check(OmegaConf.create(record), "record")

@@ -69,7 +69,12 @@ def test_help_cfg_and_mistakes_import_nothing_heavy(tmp_path: Path, environment:
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == ["exit 0", "exit 0", "exit 2", "exit 0"]
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == [
+        "exit 0",
+        "exit 0",
+        "exit 2",
+        "exit 0",
+    ]
     assert "there is no option 'sed'; did you mean 'seed'" in done.stderr
     assert "option groups" in done.stdout and "teacher" in done.stdout
     assert not list(tmp_path.iterdir()), "looking leaves nothing behind"

@@ -1,0 +1,123 @@
+"""``-m`` with a process per job: failures, continuing, signals, the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from disback_cli.configuration import jobs, sweeptable
+from disback_cli.configuration.jobs import Job
+
+Disback = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _status(folder: Path) -> dict[str, object]:
+    content = json.loads((folder / "status.json").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def test_a_failing_job_ends_no_other_and_the_sweep_can_be_continued(tiny: Disback, workplace: Path) -> None:
+    first = tiny("-m", "seed=0,1,2", "fails_at=1", "hydra.sweep.dir=sweep", LOCAL_RANK="0", DISBACK_RUN_ID="outer")
+    sweep = workplace / "sweep"
+    assert first.returncode == 1
+    assert "1 of 3 jobs are not done:\n  job 1 failed, see sweep/1/job.log" in first.stderr
+    assert "Traceback" not in first.stderr and "Traceback" in (sweep / "1" / "job.log").read_text()
+    assert [_status(sweep / name)["state"] for name in "012"] == ["done", "failed", "done"]
+    assert "job 1 (2/3)  seed=1  failed after" in first.stdout
+    with (sweep / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["job", "seed", "state", "seconds", "fid_2k", "folder"]
+    assert [(row["seed"], row["state"], row["fid_2k"]) for row in rows] == [
+        ("0", "done", "0"), ("1", "failed", ""), ("2", "done", "3"),
+    ]  # fmt: skip
+
+    (workplace / "mended").touch()
+    again = tiny("-m", "hydra.sweep.dir=sweep")
+    assert again.returncode == 0, again.stderr
+    assert "2 of 3 jobs in sweep are done already" in again.stdout
+    assert (sweep / "0" / "job.log").read_text().count("working") == 1
+    assert (sweep / "1" / "job.log").read_text().count("working") == 2
+
+    other = tiny("-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert other.returncode == 2
+    assert "sweep holds another sweep: disback tiny seed=0,1,2 fails_at=1 -m" in other.stderr
+
+
+def test_a_mistake_in_one_job_is_found_before_the_first_starts(tiny: Disback, workplace: Path) -> None:
+    done = tiny("-m", "schedule.interval=3,ten", "hydra.sweep.dir=sweep")
+    assert done.returncode == 2
+    assert "job 1 (schedule.interval=ten): schedule.interval=ten: must be an int" in done.stderr
+    assert not (workplace / "sweep" / "0").exists()
+
+
+def test_a_timeout_fails_the_job_and_side_by_side_jobs_run(tiny: Disback, workplace: Path) -> None:
+    done = tiny("-m", "pause=0,30", "hydra.sweep.dir=sweep", "hydra.launcher.jobs=2", "hydra.launcher.timeout=2.5")
+    assert done.returncode == 1
+    assert "longer than hydra.launcher.timeout=2.5" in done.stdout
+    assert [_status(workplace / "sweep" / name)["state"] for name in "01"] == ["done", "failed"]
+    assert tiny("-m", "seed=0,1", "hydra.launcher.jobs=0").returncode == 2
+
+
+def test_a_signal_is_passed_on_and_the_rest_is_not_started(workplace: Path, environment: dict[str, str]) -> None:
+    words = ["-m", "seed=0,1", "pause=30", "hydra.sweep.dir=sweep", "--config-dir", "conf"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiny_verb", *words],
+        cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = workplace / "sweep" / "0" / "job.log"
+    deadline = time.monotonic() + 20
+    while not (log.exists() and "working" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "continue it with: disback tiny -m hydra.sweep.dir=sweep" in err
+    assert _status(workplace / "sweep" / "0")["state"] == "interrupted"
+    assert "not run" in out and not (workplace / "sweep" / "1").exists()
+
+
+def test_jobs_are_no_ranks_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = {
+        "LOCAL_RANK": "0",
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "x",
+        "TORCHELASTIC_RUN_ID": "y",
+        "GROUP_RANK": "0",
+    }
+    for name, value in ({"DISBACK_RUN_ID": "z", "CUDA_VISIBLE_DEVICES": "4,5,6,7"} | ranks).items():
+        monkeypatch.setenv(name, value)
+    environment = jobs.job_environment(1, 2)
+    assert not set(environment) & {*ranks, "DISBACK_RUN_ID"}
+    assert environment["CUDA_VISIBLE_DEVICES"] == "6,7"
+    assert jobs.job_environment(0, 1)["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+
+
+def test_devices_are_shared_out() -> None:
+    assert [jobs.device_share(["0", "1", "2", "3"], slot, 2) for slot in range(2)] == [["0", "1"], ["2", "3"]]
+    assert [jobs.device_share(["0", "1"], slot, 3) for slot in range(3)] == [["0"], ["1"], ["0"]]
+    assert jobs.device_share([], 0, 2) == []
+
+
+def test_the_table_shows_what_varies_and_the_shared_numbers(tmp_path: Path) -> None:
+    sweep = []
+    for number, metrics in enumerate([{"fid_2k": 1.25, "kid": 2}, {"fid_2k": 0.5}, None]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if metrics is not None:
+            (folder / "summary.json").write_text(json.dumps({"metrics": metrics}))
+        sweep.append(Job(number, (f"seed={number}", "n=4"), folder, [], state="done"))
+    rows = sweeptable.table(sweep)
+    assert rows[0] == ["job", "seed", "state", "seconds", "fid_2k", "folder"]
+    assert [row[4] for row in rows[1:]] == ["1.25", "0.5", ""]
+    assert sweeptable.labels(sweep)[1] == "seed=1"
+    assert sweeptable.as_text(rows).splitlines()[0].split() == rows[0]
