@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -67,7 +67,7 @@ def create(folder: Path, verb: str, teacher: str, overrides: Iterable[str]) -> R
             f"there is a run in {folder} already: continue it with 'disback {verb} resume={folder}', "
             "or choose another hydra.run.dir"
         )
-    created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = Run(folder, verb, teacher, tuple(overrides), created, "running")
     _write(run)
     return run

@@ -18,7 +18,7 @@ def digits() -> ImageDataset:
     The set is small, so it is not split: `split` is ``all``, and numbers measured against it say so.
     """
     # A second of import time, which only the digits should cost; scikit-learn has no type stubs.
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     pixels = np.rint(np.asarray(bunch.images) * (255.0 / 16.0)).astype(np.uint8)

@@ -15,7 +15,7 @@ _LOWEST_FREQUENCY, _HIGHEST_FREQUENCY, _FREQUENCIES = 0.125, 2.0, 8
 
 def _linear(in_features: int, out_features: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """A linear layer with N(0, gain^2 / in_features) weights and zero biases, without touching the global RNG."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)  # type: ignore[no-untyped-call]
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)
     with torch.no_grad():
         layer.weight.normal_(std=gain / math.sqrt(in_features), generator=generator) if gain else layer.weight.zero_()
         layer.bias.zero_()

@@ -55,8 +55,9 @@ def shipped(*, name: str, folder: str, denoiser: dict[str, Any], sampler: dict[s
     loaded, config = load_model(folder)
     if config["denoiser"] != denoiser:
         raise UserError(
-            f"the weights in {folder} are of another network than teacher.denoiser describes. Undo the changes to "
-            "teacher.denoiser, or train weights for it with `disback pretrain` and use teacher=folder teacher.folder=RUN."
+            f"the weights in {folder} are of another network than teacher.denoiser describes. Undo the changes "
+            "to teacher.denoiser, or train weights for it with `disback pretrain` "
+            "and use teacher=folder teacher.folder=RUN."
         )
     return _teacher(name, loaded, denoiser, sampler)
 

@@ -149,6 +149,10 @@ class Backtracking(Stage):
             value /= dist.get_world_size()
         return float(value.sqrt())
 
+    def facts(self) -> dict[str, float]:
+        """Which node is the target."""
+        return {"target_node": self.target_node}
+
     def stage_state(self) -> dict[str, Any]:
         """The target's number (its weights are the path's), the schedule's measurements, the switches."""
         return {

@@ -46,7 +46,7 @@ class Node:
 def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
     """Write weights as safetensors, atomically; returns the file's sha256."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-    write_atomically(path, lambda file: file.write(content) and None)
+    write_atomically(path, lambda file: file.write(content))
     return sha256_of(path)
 
 

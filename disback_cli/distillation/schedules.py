@@ -54,7 +54,7 @@ class Schedule(ABC):
         """What must survive a resume, plain values."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - most schedules have nothing to take up
         """Take up the state of :meth:`state`."""
 
 

@@ -83,6 +83,10 @@ class Stage(pl.LightningModule):
     def after_step(self) -> None:
         """Called when the optimisers have stepped and ``iteration`` has been advanced."""
 
+    def facts(self) -> dict[str, float]:
+        """Further numbers for the row of a log point that are no means."""
+        return {}
+
     def stage_state(self) -> dict[str, Any]:
         """Further plain values that belong into the checkpoint."""
         return {}
@@ -168,7 +172,7 @@ class Stage(pl.LightningModule):
         if self._guard is None:
             names, self._parameters_watched = named_gradients(self.trained().items())
             self._guard = FiniteGuard([*self.loss_names, *names])
-        norms = torch._foreach_norm([p.grad for p in self._parameters_watched])
+        norms = torch._foreach_norm([p.grad for p in self._parameters_watched if p.grad is not None])
         self._guard.watch(torch.stack([*(losses[n].detach() for n in self.loss_names), *norms]), iteration)
         if self.optimizer_settings.clip is not None:
             for network in self.trained().values():

@@ -43,7 +43,9 @@ def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
     denoiser, config = load_model(str(place))
     settings = config.get("student")
     if config.get("kind") != KIND or not isinstance(settings, dict) or settings.get("kind") != "one_step":
-        raise UserError(f"{place} is a model folder, but not of a one-step student; use teacher=folder teacher.folder={place}")
+        raise UserError(
+            f"{place} is a model folder, but not of a one-step student; use teacher=folder teacher.folder={place}"
+        )
     assert isinstance(denoiser, Denoiser)
     student = OneStepStudent(denoiser, sigma_init=float(settings["sigma_init"]))
     return student.requires_grad_(False).eval(), config

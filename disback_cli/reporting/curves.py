@@ -66,7 +66,7 @@ def draw_curves(
         axes.grid(alpha=0.25)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_atomically(picture, lambda file: file.write(buffer.getvalue()) and None)
+    write_atomically(picture, lambda file: file.write(buffer.getvalue()))
 
 
 def _in_order(rows: list[dict[str, float]]) -> list[str]:

@@ -63,7 +63,9 @@ def picture_of(samples: Tensor, extent: float | None = None) -> Image.Image:
         return grid_image(samples)
     if samples.dim() == 2 and samples.shape[1] == 2:
         return scatter_image(samples, extent)
-    raise ValueError(f"no picture of samples of shape {tuple(samples.shape)}; images [N,C,H,W] or points [N,2] have one")
+    raise ValueError(
+        f"no picture of samples of shape {tuple(samples.shape)}; images [N,C,H,W] or points [N,2] have one"
+    )
 
 
 def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -49,8 +49,7 @@ class Telemetry(StageCallback):
         if stage.iteration % self.every and stage.iteration != stage.iterations:
             return
         self.row.update(stage.read_scalars())
-        if hasattr(stage, "target_node"):
-            self.row["target_node"] = stage.target_node
+        self.row.update(stage.facts())
         diversity = self.row.get("sample_diversity")
         if diversity is not None and diversity < self.collapse_below and not self._warned:
             self._warned = True

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "checkpoints.json"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that ``path`` is either the old or the new content, whatever happens meanwhile.
 
     Raises:
@@ -57,7 +57,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()) and None)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def sha256_of(path: Path) -> str:

@@ -76,7 +76,7 @@ class CsvLogger(Logger):
         writer = csv.DictWriter(text, self._columns)
         writer.writeheader()
         writer.writerows(_plain(row) for row in rows)
-        write_atomically(self.path, lambda file: file.write(text.getvalue().encode()) and None)
+        write_atomically(self.path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _plain(row: dict[str, float]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema(nn.Module):
@@ -40,7 +40,8 @@ class Ema(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module, batch_size: int, images_seen: int) -> None:
         """Move the average towards ``network`` after one optimiser step on ``batch_size`` images."""
-        mine, theirs = list(self.network.parameters()), [p.detach() for p in network.parameters()]
+        mine: list[Tensor] = [p.detach() for p in self.network.parameters()]
+        theirs = [p.detach() for p in network.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - self.decay(batch_size, images_seen))
         for buffer, live in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(live)

@@ -111,7 +111,7 @@ class Launch:
         )
 
 
-def _without_buffer_broadcast() -> dict[str, bool]:
+def _without_buffer_broadcast() -> dict[str, Any]:
     """Buffers are constants here, so sending them at every forward is waste; newer torch has another name for that."""
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}

@@ -101,15 +101,15 @@ def wandb(
     return [_start_wandb(options, mode, init_timeout)]
 
 
-def _start_wandb(options: dict[str, Any], mode: str, init_timeout: float) -> Logger:
+def _start_wandb(options: dict[str, Any], mode: Literal["online", "offline"], init_timeout: float) -> Logger:
     import wandb as client
     from lightning.pytorch.loggers import WandbLogger
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    def start(mode: str) -> WandbLogger:
+    def start(mode: Literal["online", "offline"]) -> WandbLogger:
         settings = client.Settings(init_timeout=init_timeout, silent=True, console="off", mode=mode)
         logger = WandbLogger(**options, offline=mode == "offline", settings=settings)
-        if rank_zero_only.rank == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             # Starting here, not at the first metric, lets a missing server be noticed before work starts.
             logger.experiment.define_metric("*", step_metric="trainer/global_step")
         return logger

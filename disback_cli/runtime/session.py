@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from disback_cli.configuration import discovery, runfolder
 from disback_cli.distillation.stage import Stage
 from disback_cli.errors import UserError
-from disback_cli.runtime.callbacks import Publish, Saving, StageCallback, Stopping, Telemetry, health_interval
+from disback_cli.runtime.callbacks import Publish, Saving, Stopping, Telemetry, health_interval
 from disback_cli.runtime.checkpoint import CheckpointStore, write_atomically, write_json
 from disback_cli.runtime.csv_logger import CsvLogger
 from disback_cli.runtime.launch import Launch
@@ -80,7 +80,7 @@ class Session:
         self.loggers = [CsvLogger(self.folder / "metrics.csv"), *instantiate(self.config["logger"], identity)]
 
     def run(
-        self, stage: Stage, telemetry: Telemetry, callbacks: Sequence[StageCallback], also_save_at: frozenset[int]
+        self, stage: Stage, telemetry: Telemetry, callbacks: Sequence[pl.Callback], also_save_at: frozenset[int]
     ) -> None:
         """Run a stage from where it stands to its end; a signal ends the process after saving.
 
@@ -184,7 +184,7 @@ def _enter(folder: Path, verb: str, config: dict[str, Any], store: CheckpointSto
         _refuse_changes(folder / CONFIG_FILE, config)
         runfolder.set_state(folder, "running")
     text = yaml.safe_dump(config, sort_keys=False)
-    write_atomically(folder / CONFIG_FILE, lambda file: file.write(text.encode()) and None)
+    write_atomically(folder / CONFIG_FILE, lambda file: file.write(text.encode()))
     log.info("run folder: %s", shown_path(folder))
     checkpoint = _checkpoint(config["resume"], store)
     if checkpoint is not None:
@@ -213,8 +213,8 @@ def _refuse_changes(saved: Path, config: dict[str, Any]) -> None:
     for key in changed:
         if key.split(".")[0] in FIXED_ON_RESUME:
             raise UserError(
-                f"{key} was {before.get(key)} when this run was started and is {now.get(key)} now; a resumed run cannot "
-                "change it. Leave it as it was, or start a new run with resume=false."
+                f"{key} was {before.get(key)} when this run was started and is {now.get(key)} now; a resumed run "
+                "cannot change it. Leave it as it was, or start a new run with resume=false."
             )
     shown = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed if key != "resume"]
     if shown:
@@ -236,5 +236,3 @@ def shown_path(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-

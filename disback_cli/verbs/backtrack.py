@@ -78,8 +78,8 @@ def _build_stage(cfg: DictConfig, teacher: Teacher, schedule: Schedule, path: De
 
     if cfg.share_draw and cfg.noise.generator != cfg.noise.fake:
         raise UserError(
-            "share_draw=true takes one noise level for both losses, but noise.generator and noise.fake are different laws; "
-            "give noise/generator and noise/fake the same option, or share_draw=false"
+            "share_draw=true takes one noise level for both losses, but noise.generator and noise.fake are different "
+            "laws; give noise/generator and noise/fake the same option, or share_draw=false"
         )
     teacher_weights = {name: tensor.clone() for name, tensor in teacher.denoiser.state_dict().items()}
     last = path.last if path else 0
@@ -173,7 +173,9 @@ def _finish(
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
     if evaluation:
         _draw_grid(session, teacher, stage)
-    session.write_summary({**facts, "teacher_metrics": teacher_metrics, "generators": _rows(teacher, stage, evaluation)})
+    session.write_summary(
+        {**facts, "teacher_metrics": teacher_metrics, "generators": _rows(teacher, stage, evaluation)}
+    )
     _tell(session, teacher, stage, evaluation)
 
 

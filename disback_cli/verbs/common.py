@@ -39,15 +39,17 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
 def build_teacher(cfg: DictConfig) -> Teacher:
     """The configured teacher; its network's description stays a description until the teacher builds it."""
-    return instantiate(cfg.teacher, _recursive_=False, _convert_="all")  # type: ignore[no-any-return]
+    return instantiate(cfg.teacher, _recursive_=False, _convert_="all")
 
 
 def build_dataset(cfg: DictConfig, shape: tuple[int, ...]) -> Dataset:
     """The configured data set, checked against the shape of the model's samples.
 
     Raises:
-        UserError: the shapes differ.
+        UserError: none is configured, or the shapes differ.
     """
+    if cfg.get("dataset") is None:
+        raise UserError(f"no data set is known for teacher={cfg.teacher.name}: choose one with dataset=...")
     dataset: Dataset = instantiate(cfg.dataset, _convert_="all")
     if tuple(dataset.shape) != tuple(shape):
         raise UserError(
@@ -59,6 +61,10 @@ def build_dataset(cfg: DictConfig, shape: tuple[int, ...]) -> Dataset:
 
 def build_suite(cfg: DictConfig, shape: tuple[int, ...]) -> EvaluationSuite | None:
     """What is measured, or None with ``metrics=none``."""
+    if cfg.get("metrics") is None:
+        raise UserError(
+            f"no metrics are known for teacher={cfg.teacher.name}: choose some with metrics=..., or metrics=none"
+        )
     if cfg.metrics.n == 0:
         return None
     extractor = instantiate(cfg.metrics.extractor)
@@ -97,7 +103,7 @@ def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
             log.info(note)
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(plain(cfg), sort_keys=False)
-        write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()) and None)
+        write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
         if folder == run:
             runfolder.create(folder, verb, cfg.teacher.name, HydraConfig.get().overrides.task)
         yield folder

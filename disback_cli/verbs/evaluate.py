@@ -44,7 +44,8 @@ def work(cfg: DictConfig) -> None:
         numbers = [*measured.metrics.values(), generator.evaluations, measured.samples_per_second]
         print(f"\n{table(['generator', *heads], [[generator.name, *numbers]])}\n")
         facts = suite.provenance()
-        print(f"n = {suite.n}, features {facts['extractor']} ({str(facts['extractor_sha256'])[:12]}), resize {facts['resize']},")
+        weights = str(facts["extractor_sha256"])[:12]
+        print(f"n = {suite.n}, features {facts['extractor']} ({weights}), resize {facts['resize']},")
         print(f"reference {facts['reference_dataset']} {facts['reference_split']}, {facts['reference_n']} samples")
         print(f"numbers: {shown_path(folder)}/{SUMMARY_FILE}")
 

@@ -52,7 +52,11 @@ def build_generator(cfg: DictConfig, device: torch.device, label: int | None = N
         student.to(device)
         shape, classes = student.denoiser.shape, student.denoiser.label_dim
         noise = EvaluationNoise(cfg.seed, shape, classes, device, label)
-        facts = {"student": str(cfg.student.folder), "weights_hash": config["weights_hash"], "teacher": config.get("teacher")}
+        facts = {
+            "student": str(cfg.student.folder),
+            "weights_hash": config["weights_hash"],
+            "teacher": config.get("teacher"),
+        }
         sampler = one_step_sampler(student, noise)
         return Generator("student", sampler, noise, shape, classes, student.network_evaluations, facts)
     teacher = build_teacher(cfg)

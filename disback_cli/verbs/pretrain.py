@@ -32,14 +32,17 @@ def work(cfg: DictConfig) -> None:
         import torch
 
         if "denoiser" not in cfg.teacher:
-            raise UserError(f"teacher={cfg.teacher.name} describes no network to train; choose one with teacher.denoiser")
+            raise UserError(
+                f"teacher={cfg.teacher.name} describes no network to train; choose one with teacher.denoiser"
+            )
         torch.manual_seed(counter_seed(cfg.seed, "initial weights"))
         spec = plain(cfg.teacher.denoiser)
         denoiser = build(spec, allow=None)
         dataset = build_dataset(cfg, denoiser.shape)
         if denoiser.label_dim not in (0, dataset.num_classes):
             raise UserError(
-                f"the network has label_dim={denoiser.label_dim}, the data set {dataset.name} has {dataset.num_classes} classes"
+                f"the network has label_dim={denoiser.label_dim}, "
+                f"the data set {dataset.name} has {dataset.num_classes} classes"
             )
         stage = Pretraining(
             denoiser=denoiser,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from disback_cli.configuration.entry import verb_main
@@ -54,7 +55,7 @@ def work(cfg: DictConfig) -> None:
 
 
 def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recording, recorder: PathRecorder) -> None:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     from hydra.core.hydra_config import HydraConfig
 
@@ -73,7 +74,7 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
         teacher.denoiser.state_dict(),
         cfg.batch_size,
         {
-            "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "teacher": {"name": teacher.name, "hash": teacher.hash, "denoiser": teacher.spec},
             "teacher_choice": hydra.runtime.choices["teacher"],
             "student": stage.student.settings(),
@@ -89,10 +90,14 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
     )  # fmt: skip
     save_student(session.folder / "untrained_student", stage.student, teacher.spec, {"teacher": teacher.name})
     noise = evaluation_noise(teacher, stage.device)
-    save_samples(session.folder / "samples" / "untrained_student.png", stage.student(noise.latents(0, 64), noise.labels(0, 64)))
+    save_samples(
+        session.folder / "samples" / "untrained_student.png", stage.student(noise.latents(0, 64), noise.labels(0, 64))
+    )
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png")
     metrics = {"nodes": len(nodes) - 1, "mismatch": nodes[-1].mismatch}
-    session.write_summary({"teacher": teacher.name, "metrics": metrics, "cost": cost, "path": str(recorder.path_folder)})
+    session.write_summary(
+        {"teacher": teacher.name, "metrics": metrics, "cost": cost, "path": str(recorder.path_folder)}
+    )
     _tell(session, nodes)
 
 
