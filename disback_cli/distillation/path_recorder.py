@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from disback_cli.denoisers.protocol import Denoiser
-from disback_cli.distillation.path import Node, save_weights, write_manifest
+from disback_cli.distillation.path import MANIFEST, DegradationPath, Node, save_weights, write_manifest
 from disback_cli.distillation.recording import MismatchProbe, Recording
 from disback_cli.distillation.spacing import (
     candidate_steps,
@@ -121,6 +121,22 @@ class PathRecorder(pl.Callback):
         if self.spacing == "distance":
             distances = [c.mismatch for c in self.candidates]
             chosen = [self.candidates[i] for i in select_by_distance(distances, self.nodes)]
+        nodes = self._completed_before(chosen)
+        if nodes is None:
+            nodes = self._build_path(chosen, teacher_weights, batch_size, facts)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return nodes
+
+    def _completed_before(self, chosen: list[Candidate]) -> list[Node] | None:
+        """The nodes of the path if this run has completed it already: it was interrupted later, or is resumed again."""
+        if not (self.path_folder / MANIFEST).is_file():
+            return None
+        nodes = DegradationPath(self.path_folder).nodes
+        return nodes if [node.sha256 for node in nodes[1:]] == [c.sha256 for c in chosen] else None
+
+    def _build_path(
+        self, chosen: list[Candidate], teacher_weights: dict[str, Tensor], batch_size: int, facts: dict[str, Any]
+    ) -> list[Node]:
         building = self.path_folder.with_name(".path.building")
         shutil.rmtree(building, ignore_errors=True)
         digest = save_weights(building / "node_00.safetensors", teacher_weights)
@@ -132,5 +148,4 @@ class PathRecorder(pl.Callback):
         write_manifest(building, nodes, facts)
         shutil.rmtree(self.path_folder, ignore_errors=True)
         building.rename(self.path_folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
         return nodes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 # Candidates of a recording spaced by distance: each step is about this much later than the one before. Stage 1
 # moves fast first and saturates, so a geometric grid resolves all of it with a few candidates.
-CANDIDATE_RATIO = 1.25
+CANDIDATE_RATIO = 1.4
 
 
 def even_steps(nodes: int, iterations: int) -> list[int]:

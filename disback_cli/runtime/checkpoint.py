@@ -44,12 +44,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             os.close(folder)
     except (OSError, RuntimeError) as error:
-        # torch.save reports a failed write as a RuntimeError of its zip writer; anything else is ours to show.
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+        # torch.save's zip writer fails once more while it handles a failed write; the write is the cause to tell.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
             raise
         raise UserError(
-            f"could not save {path}: {error}. The previous files are untouched; free some space or check the "
+            f"could not save {path}: {cause}. The previous files are untouched; free some space or check the "
             "permissions, then continue with resume=auto."
         ) from error
 
