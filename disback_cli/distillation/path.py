@@ -97,7 +97,7 @@ class DegradationPath:
                 raise UserError(f"{manifest} has format {known}; this version reads format {FORMAT}.")
             self.nodes = [Node(**node) for node in self.facts["nodes"]]
             self.teacher_name, self.teacher_hash = self.facts["teacher"]["name"], self.facts["teacher"]["hash"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:  # ValueError: no JSON, or not even text
             raise UserError(f"{manifest} is damaged ({error!r}); record the path again.") from error
         if len(self.nodes) < 2 or [node.index for node in self.nodes] != list(range(len(self.nodes))):
             raise UserError(f"{manifest} must list nodes 0, 1, ... in order, at least two; record the path again.")

@@ -70,6 +70,7 @@ class PathRecorder(pl.Callback):
             )
         self.folder, self.path_folder = run_dir / "candidates", run_dir / "path"
         self.teacher, self.nodes, self.spacing = teacher, nodes, spacing
+        self.iterations = iterations
         self.most = max(CANDIDATES_PER_NODE * nodes, nodes + 2)
         self.probe_samples = probe_samples
         self.candidates: list[Candidate] = []
@@ -100,10 +101,23 @@ class PathRecorder(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The candidates so far; those of a resumed run are made again, bit for bit."""
-        return {"candidates": [asdict(c) for c in self.candidates], "measurements": self.measurements}
+        return {
+            "iterations": self.iterations,
+            "candidates": [asdict(c) for c in self.candidates],
+            "measurements": self.measurements,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the candidates of the checkpoint."""
+        """Take up the candidates of the checkpoint.
+
+        Raises:
+            UserError: the length has changed, and with it the steps at which candidates are kept.
+        """
+        if state_dict["iterations"] != self.iterations:
+            raise UserError(
+                f"this recording was started with iterations={state_dict['iterations']}, now it is {self.iterations}; "
+                "its nodes would not lie where they belong. Leave it as it was, or start a new one with resume=false."
+            )
         self.candidates = [Candidate(**c) for c in state_dict["candidates"]]
         self.measurements = state_dict["measurements"]
 

@@ -225,4 +225,7 @@ class Stage(pl.LightningModule):
         self.iteration, self._summed = state["iteration"], state["summed"]
         self._seconds_before = state["seconds"]
         self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        # Lightning notes that a batch was the last one and would then refuse to go on, though this run may be longer;
+        # how many iterations are left is for our counter and the loader to say.
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
         self.restore_stage(state)

@@ -55,7 +55,8 @@ def draw_curves(
         title = TITLES.get(name) or TITLES[name.split("_")[0]]
         axes.set(title=f"{title} ({name})", xlabel="iteration")
         axes.title.set_fontsize(10)
-        if all(value > 0 for _, value in points) and not name.startswith("is"):
+        values = [value for _, value in points] + ([teacher[name]] if teacher and name in teacher else [])
+        if min(values) > 0 and max(values) > 10 * min(values):
             axes.set_yscale("log")
         if teacher and name in teacher:
             axes.axhline(teacher[name], color="tab:green", linestyle="--", linewidth=1, label="teacher")

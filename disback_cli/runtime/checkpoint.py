@@ -6,6 +6,7 @@ the manifest ``checkpoints.json`` name it. A reader trusts the manifest alone, s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -43,11 +44,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
         # torch.save's zip writer fails once more while it handles a failed write; the write is the cause to tell.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
             raise
         raise UserError(
             f"could not save {path}: {cause}. The previous files are untouched; free some space or check the "
@@ -88,7 +94,7 @@ class CheckpointStore:
             return list(json.loads((self.folder / MANIFEST).read_text())["checkpoints"])
         except FileNotFoundError:
             return []
-        except (json.JSONDecodeError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:  # ValueError: no JSON, or not even text
             raise UserError(
                 f"{self.folder / MANIFEST} cannot be read ({error}); delete the folder {self.folder} to start "
                 "the run over, or restore the file."
@@ -129,6 +135,8 @@ class CheckpointStore:
         """A checkpoint the user named, checked against the manifest of its folder."""
         for entry in self.entries():
             if entry["file"] == path.name:
+                if not path.is_file():
+                    raise UserError(f"checkpoint {path} is missing, though {self.folder / MANIFEST} lists it.")
                 if sha256_of(path) != entry["sha256"]:
                     raise UserError(f"checkpoint {path} is damaged: its hash does not match {self.folder / MANIFEST}.")
                 return path

@@ -76,7 +76,7 @@ class Session:
     def start_loggers(self) -> None:
         """CSV always, and what the configuration names."""
         sweep = os.environ.get("DISBACK_SWEEP")
-        identity = RunIdentity(self.folder, self.verb, self.config, sweep)
+        identity = RunIdentity(self.folder, self.verb, self.config, Path(sweep).name if sweep else None)
         self.loggers = [CsvLogger(self.folder / "metrics.csv"), *instantiate(self.config["logger"], identity)]
 
     def run(
@@ -99,7 +99,8 @@ class Session:
         ordered: list[pl.Callback] = [telemetry, *callbacks, progress, Publish(telemetry), saving, stopping]
         self.working = True
         trainer = self.launch.trainer(ordered, self.loggers)
-        trainer.fit(stage, ckpt_path=str(self.resume_from) if self.resume_from else None, weights_only=True)
+        # AtomicCheckpointIO reads tensors and plain containers only; Lightning 2.5 has no argument that says so.
+        trainer.fit(stage, ckpt_path=str(self.resume_from) if self.resume_from else None)
         if stopping.stopped_by:
             self._leave(stage, stopping.stopped_by)
         if stage.iteration < stage.iterations:
@@ -133,8 +134,9 @@ def open_session(cfg: DictConfig, verb: str) -> Iterator[Session]:
     main = rank == 0
     launch: Launch = instantiate(cfg.trainer)
     launch.require_divisible(cfg.batch_size)
+    fresh = not folder.exists() or not any(folder.iterdir())
     lock = runfolder.lock(folder) if main else None
-    failed, fresh = True, runfolder.read(folder) is None
+    failed = True
     session = None
     try:
         set_up_logging(folder / f"{verb}.log", rank)
@@ -178,6 +180,8 @@ def _enter(folder: Path, verb: str, config: dict[str, Any], store: CheckpointSto
     """Create the run or take it up again; returns the checkpoint to go on from."""
     for note in discovery.notes():
         log.info(note)
+    for torn in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        torn.unlink()  # of a process that was killed while it wrote; the lock says that nobody is writing now
     if runfolder.read(folder) is None or not config["resume"]:
         runfolder.create(folder, verb, config["teacher"]["name"], HydraConfig.get().overrides.task)
     else:
