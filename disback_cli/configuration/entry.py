@@ -98,7 +98,7 @@ def verb_main(verb: str, work: Work) -> None:
 
 def _report(error: Exception, verb: str, from_work: bool) -> int:
     """Print what went wrong in the form its cause deserves; returns the exit code."""
-    mistake = _user_error_behind(error)
+    mistake = user_error_behind(error)
     of_configuration = isinstance(error, (HydraException, OmegaConfBaseException)) and not from_work
     code = _MISTAKE if mistake is not None or of_configuration else _FAILURE
     if code == _FAILURE or full_error.wanted_by_user():
@@ -110,7 +110,7 @@ def _report(error: Exception, verb: str, from_work: bool) -> int:
     return code
 
 
-def _user_error_behind(error: BaseException | None) -> UserError | None:
+def user_error_behind(error: BaseException | None) -> UserError | None:
     """The ``UserError`` itself, or the one that OmegaConf has wrapped because a resolver raised it."""
     while isinstance(error, (HydraException, OmegaConfBaseException)):
         error = error.__cause__ or error.__context__

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 # Cycles per unit of c_noise = ln(sigma) / 4, which spans 2.65 units from sigma 0.002 to 80: at most five periods, so
 # the network stays smooth in the noise level.
 _LOWEST_FREQUENCY, _HIGHEST_FREQUENCY, _FREQUENCIES = 0.125, 2.0, 8
+# Radians per unit of the scaled sample, a coordinate at a time: a smooth network of few units is slow to learn the sharp
+# borders between the modes of a mixture from the plain coordinates.
+_SAMPLE_FREQUENCIES = (1.0, 2.0, 4.0)
 
 
 def _linear(in_features: int, out_features: int, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -44,7 +47,10 @@ class NoiseConditionedMLP(nn.Module):
         ramp = torch.linspace(math.log(_LOWEST_FREQUENCY), math.log(_HIGHEST_FREQUENCY), _FREQUENCIES)
         self.register_buffer("frequencies", 2 * math.pi * ramp.exp(), persistent=False)
         self.frequencies: Tensor
-        self.input = _linear(dim + 2 * _FREQUENCIES, hidden, 1.0, generator)
+        self.register_buffer("sample_frequencies", torch.tensor(_SAMPLE_FREQUENCIES), persistent=False)
+        self.sample_frequencies: Tensor
+        features = dim * (1 + 2 * len(_SAMPLE_FREQUENCIES)) + 2 * _FREQUENCIES
+        self.input = _linear(features, hidden, 1.0, generator)
         # He's gain keeps the variance of silu's output near that of its input.
         self.hidden = nn.ModuleList(_linear(hidden, hidden, math.sqrt(2), generator) for _ in range(depth))
         self.output = _linear(hidden, dim, 0.0, generator)
@@ -60,7 +66,8 @@ class NoiseConditionedMLP(nn.Module):
             [B, dim].
         """
         angle = noise_labels.to(x.dtype).outer(self.frequencies.to(x.dtype))
-        h = self.input(torch.cat([x, angle.cos(), angle.sin()], dim=1))
+        place = (x[:, :, None] * self.sample_frequencies.to(x.dtype)).flatten(1)
+        h = self.input(torch.cat([x, place.cos(), place.sin(), angle.cos(), angle.sin()], dim=1))
         for layer in self.hidden:
             h = h + layer(F.silu(h))
         out: Tensor = self.output(F.silu(h))

@@ -10,17 +10,23 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from disback_cli.errors import UserError
 from disback_cli.runtime.checkpoint import write_atomically
 
 FIRST_COLUMN = "iteration"
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics file, empty cells left out; an absent file has no rows."""
+    """Rows of a metrics file, empty cells left out; an absent file has no rows.
+
+    A last line without its end is left out: it is being written, or was torn by a kill or a full disk.
+    """
     if not path.is_file():
         return []
     with open(path, newline="") as file:
-        return [{k: float(v) for k, v in row.items() if k and v not in (None, "")} for row in csv.DictReader(file)]
+        text = file.read()
+    lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    return [{k: float(v) for k, v in row.items() if k and v not in (None, "")} for row in lines]
 
 
 class CsvLogger(Logger):
@@ -68,8 +74,14 @@ class CsvLogger(Logger):
             self._columns.extend(new)
             self._rewrite([*read_metrics(self.path), row])
             return
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(_plain(row))
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(_plain(row))
+        except OSError as error:
+            raise UserError(
+                f"could not write {self.path}: {error}. Free some space or check the permissions, then continue with "
+                "resume=auto."
+            ) from error
 
     def _rewrite(self, rows: list[dict[str, float]]) -> None:
         text = io.StringIO(newline="")

@@ -16,6 +16,13 @@ class _ConsoleHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _FileHandler(logging.FileHandler):
+    """Appends to a file; a full disk costs the line, not a traceback on the console."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The console has the message; whoever saves something next tells about the disk."""
+
+
 def set_up_logging(file: Path | None, rank: int) -> None:
     """Send our messages to the console (first process) and to ``file``.
 
@@ -33,6 +40,6 @@ def set_up_logging(file: Path | None, rank: int) -> None:
         logger.addHandler(console)
     if file is not None:
         target = file if rank == 0 else file.with_suffix(f".rank{rank}{file.suffix}")
-        handler = logging.FileHandler(target)
+        handler = _FileHandler(target)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)

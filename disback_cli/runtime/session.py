@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
+from disback_cli.configuration.entry import user_error_behind
 from disback_cli.distillation.stage import Stage
 from disback_cli.errors import UserError
 from disback_cli.runtime.callbacks import Publish, Saving, Stopping, Telemetry, health_interval
@@ -151,10 +152,11 @@ def open_session(cfg: DictConfig, verb: str) -> Iterator[Session]:
         _note_state(folder, "interrupted", main)
         raise
     except BaseException as error:
-        if not isinstance(error, UserError):
+        mistake = user_error_behind(error)
+        if mistake is None:
             log.error("%s: %s", type(error).__name__, error)
         _note_state(folder, "failed", main)
-        if main and fresh and isinstance(error, UserError) and not (session and session.working):
+        if main and fresh and mistake is not None and not (session and session.working):
             # Refused before work started: there is nothing here to keep, or to resume by mistake.
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -172,8 +174,15 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _note_state(folder: Path, state: runfolder.State, main: bool) -> None:
-    if main and runfolder.read(folder) is not None:
+    if not main or runfolder.read(folder) is None:
+        return
+    try:
         runfolder.set_state(folder, state)
+    except OSError as error:
+        # On the way out after a failure that failure is what counts: a full disk has been reported already.
+        if state == "finished":
+            raise UserError(f"could not note that {folder} is finished: {error}; go on with resume=auto") from error
+        log.warning("could not note in %s that the run is %s: %s", folder, state, error)
 
 
 def _enter(folder: Path, verb: str, config: dict[str, Any], store: CheckpointStore) -> Path | None:

@@ -76,7 +76,9 @@ def _build_stage(cfg: DictConfig, teacher: Teacher, schedule: Schedule, path: De
     from disback_cli.distillation.backtracking import Backtracking
     from disback_cli.errors import UserError
 
-    if cfg.share_draw and cfg.noise.generator != cfg.noise.fake:
+    # Without a law of its own the generator step uses the fake score's, as Diff-Instruct does.
+    generator_law = cfg.noise.get("generator") or cfg.noise.fake
+    if cfg.share_draw and generator_law != cfg.noise.fake:
         raise UserError(
             "share_draw=true takes one noise level for both losses, but noise.generator and noise.fake are different "
             "laws; give noise/generator and noise/fake the same option, or share_draw=false"
@@ -94,7 +96,7 @@ def _build_stage(cfg: DictConfig, teacher: Teacher, schedule: Schedule, path: De
         last=last,
         schedule=schedule,
         objective=instantiate(cfg.objective),
-        generator_law=instantiate(cfg.noise.generator),
+        generator_law=instantiate(generator_law),
         fake_law=instantiate(cfg.noise.fake),
         ema_halflife=cfg.ema.halflife,
         ema_rampup=cfg.ema.rampup,

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
+from disback_cli.configuration.entry import user_error_behind
 from disback_cli.data.dataset import Dataset
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
@@ -109,8 +110,8 @@ def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
         yield folder
         if folder == run:
             runfolder.set_state(folder, "finished")
-    except UserError:
-        if fresh:
+    except Exception as error:
+        if fresh and user_error_behind(error) is not None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:

@@ -12,13 +12,14 @@ from disback_command import BACKTRACK, RECORD, TWO_PROCESSES, Done, Workplace, s
 MakeWorkplace = Callable[[str], Workplace]
 
 _NOT_PASSED_ON = (
-    "DISBACK_", "SLURM_", "TORCHELASTIC_", "HYDRA_", "WANDB_", "LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_", "PYTHONPATH",
+    "DISBACK_", "SLURM_", "TORCHELASTIC_", "HYDRA_", "WANDB_", "LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_",
+    "PYTHONPATH",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment without an outer launcher, without keys, with no way to the network, caching in its own folder."""
+    """The environment without an outer launcher, without keys, without the network, caching in a folder of its own."""
     home = tmp_path_factory.mktemp("home")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     nowhere = "http://127.0.0.1:9"

@@ -191,7 +191,9 @@ def test_generator_follows_the_fake_score_as_it_was_before_its_update(make_backt
         return [p - 3e-3 * g / (g.abs() + 1.0) for p, g in zip(reference.student.parameters(), gradients, strict=True)]
 
     def gap(weights):
-        return max(float((a - b).detach().abs().max()) for a, b in zip(stage.student.parameters(), weights, strict=True))
+        return max(
+            float((a - b).detach().abs().max()) for a, b in zip(stage.student.parameters(), weights, strict=True)
+        )
 
     assert gap(stepped(gradient(reference.fake))) < 1e-6
     assert gap(stepped(gradient(stage.fake))) > 1e-5
@@ -228,7 +230,9 @@ def test_mismatch_reported_is_that_of_fake_score_and_target_on_the_noisy_samples
 
 
 @pytest.mark.parametrize(
-    "objective", [DiffInstruct(), VariationalScoreDistillation(), DistributionMatching()], ids=lambda o: type(o).__name__
+    "objective",
+    [DiffInstruct(), VariationalScoreDistillation(), DistributionMatching()],
+    ids=lambda o: type(o).__name__,
 )
 def test_every_objective_moves_both_networks(make_backtracking, fit, objective):
     stage = make_backtracking(objective=objective, iterations=2)
@@ -368,7 +372,9 @@ def test_ranks_draw_the_single_processs_samples_between_them(make_backtracking, 
 
 
 @pytest.mark.parametrize(
-    "objective", [DiffInstruct(), VariationalScoreDistillation(), DistributionMatching()], ids=lambda o: type(o).__name__
+    "objective",
+    [DiffInstruct(), VariationalScoreDistillation(), DistributionMatching()],
+    ids=lambda o: type(o).__name__,
 )
 def test_mean_of_the_ranks_gradients_is_the_single_processs_gradient(make_backtracking, monkeypatch, objective):
     stage = make_backtracking(objective=objective)

@@ -31,10 +31,10 @@ def test_denoising_loss_is_stationary_and_least_at_the_exact_denoiser(level):
     (gradient,) = torch.autograd.grad(least, exact)
     assert float(gradient.abs().max()) < 1e-9 * float(1 / edm_coefficients(sigma, DATA)[1][0] ** 2)
     for change in ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)):
-        assert float(loss(exact + torch.tensor(change))) > float(least)
+        assert float(loss(exact + torch.tensor(change))) > least.item()
     posterior_variance = STD**2 * level**2 / (STD**2 + level**2)
     weight = (level**2 + DATA**2) / (level * DATA) ** 2
-    assert float(least) == pytest.approx(weight * posterior_variance, rel=1e-9)
+    assert least.item() == pytest.approx(weight * posterior_variance, rel=1e-9)
 
 
 def test_loss_of_the_exact_denoiser_is_one_at_every_level_for_data_of_standard_deviation_sigma_data():

@@ -144,7 +144,8 @@ def test_a_schedule_that_forgot_its_state_would_switch_elsewhere():
     mismatch = lambda i: wave[i % len(wave)]  # noqa: E731
     whole = simulate(adaptive(smoothing=0.6), 5, 30, mismatch)
     forgetful = [
-        simulate(adaptive(smoothing=0.6), 5, 30, mismatch, (at, lambda _: adaptive(smoothing=0.6))) for at in (8, 12, 14)
+        simulate(adaptive(smoothing=0.6), 5, 30, mismatch, (at, lambda _: adaptive(smoothing=0.6)))
+        for at in (8, 12, 14)
     ]
     assert any(targets != whole for targets in forgetful)
 

@@ -19,7 +19,9 @@ def test_guard_names_the_first_tensor_and_its_iteration(bad):
     guard.watch(torch.tensor([1.0, bad, 1.0]), 5)
     guard.watch(torch.tensor([bad, bad, bad]), 6)
     guard.watch(torch.tensor([1.0, 1.0, 1.0]), 7)
-    with pytest.raises(NonFiniteError, match=r"at iteration 5: gradient of student\.a\. .*checkpoints/x\.ckpt") as caught:
+    with pytest.raises(
+        NonFiniteError, match=r"at iteration 5: gradient of student\.a\. .*checkpoints/x\.ckpt"
+    ) as caught:
         guard.check("checkpoints/x.ckpt")
     assert "student.b" not in str(caught.value)
 

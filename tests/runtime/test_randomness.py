@@ -37,7 +37,9 @@ def test_samples_do_not_depend_on_how_they_are_split(kind, first):
 def test_every_part_of_the_address_changes_the_draw(kind, other):
     draw = DRAWS[kind]
     _, seed, purpose, iteration, first = other
-    assert not torch.equal(draw(CounterRandom(0), "z", 4, 0, 64), draw(CounterRandom(seed), purpose, iteration, first, 64))
+    assert not torch.equal(
+        draw(CounterRandom(0), "z", 4, 0, 64), draw(CounterRandom(seed), purpose, iteration, first, 64)
+    )
 
 
 def test_global_generators_are_neither_used_nor_moved():
