@@ -11,8 +11,8 @@ from torch.nn import functional as F
 # Cycles per unit of c_noise = ln(sigma) / 4, which spans 2.65 units from sigma 0.002 to 80: at most five periods, so
 # the network stays smooth in the noise level.
 _LOWEST_FREQUENCY, _HIGHEST_FREQUENCY, _FREQUENCIES = 0.125, 2.0, 8
-# Radians per unit of the scaled sample, a coordinate at a time: a smooth network of few units is slow to learn the sharp
-# borders between the modes of a mixture from the plain coordinates.
+# Radians per unit of the scaled sample, a coordinate at a time: from the plain coordinates a smooth network of few
+# units is slow to learn the sharp borders between the modes of a mixture.
 _SAMPLE_FREQUENCIES = (1.0, 2.0, 4.0)
 
 

@@ -199,6 +199,18 @@ def test_generator_follows_the_fake_score_as_it_was_before_its_update(make_backt
     assert gap(stepped(gradient(stage.fake))) > 1e-5
 
 
+@pytest.mark.parametrize(
+    ("share_draw", "fake_calls"), [(False, [False, True]), (True, [True])], ids=["apart", "shared"]
+)
+def test_networks_keep_a_graph_only_where_a_gradient_is_taken(make_backtracking, share_draw, fake_calls):
+    stage = make_backtracking(share_draw=share_draw)
+    calls = {"student": [], "target": [], "fake": []}
+    for name, network in (("student", stage.student), ("target", stage.target), ("fake", stage.fake)):
+        network.register_forward_pre_hook(lambda *_, name=name: calls[name].append(torch.is_grad_enabled()))
+    stage.losses(0)
+    assert calls == {"student": [True], "target": [False], "fake": fake_calls}
+
+
 def test_losses_have_disjoint_parameters(make_backtracking):
     for share_draw in (False, True):
         stage = make_backtracking(share_draw=share_draw)

@@ -33,6 +33,15 @@ def test_only_the_copy_is_optimised(make_recording, fit):
     assert optimised == {id(p) for p in stage.fake.parameters()}
 
 
+def test_student_is_frozen_and_keeps_no_graph(make_recording):
+    stage = make_recording()
+    calls = []
+    stage.student.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    stage.losses(0)
+    assert calls == [False]
+    assert not any(p.requires_grad for p in stage.student.parameters())
+
+
 def test_copy_approaches_the_untrained_students_distribution(make_recording, fit, teacher, watch):
     """The mismatch to the teacher rises, and the denoising loss on the student's samples falls."""
     stage = make_recording(iterations=60, batch_size=128)
