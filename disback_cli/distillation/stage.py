@@ -209,10 +209,21 @@ class Stage(pl.LightningModule):
             "iteration": self.iteration,
             "batch_size": self.batch_size,
             "seconds": self.seconds,
-            "sums": self._sums,
+            "sums": self._sums_of_all(),
             "summed": self._summed,
             **self.stage_state(),
         }
+
+    def _sums_of_all(self) -> dict[str, Tensor]:
+        """The running sums of every process ``[world]``: each takes its own up again, to the last bit."""
+        if not self._sums:
+            return {}
+        own = torch.stack(list(self._sums.values()))
+        parts = [own]
+        if dist.is_available() and dist.is_initialized():
+            parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+            dist.all_gather(parts, own)
+        return dict(zip(self._sums, torch.stack(parts, dim=1).cpu(), strict=True))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counters; weights and moments are Lightning's to restore, strictly."""
@@ -224,7 +235,10 @@ class Stage(pl.LightningModule):
             )
         self.iteration, self._summed = state["iteration"], state["summed"]
         self._seconds_before = state["seconds"]
-        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        for name, values in state["sums"].items():
+            own = values[rank] if len(values) == world else values.mean()
+            self._sums[name] = own.to(self.device)
         # Lightning notes that a batch was the last one and would then refuse to go on, though this run may be longer;
         # how many iterations are left is for our counter and the loader to say.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False

@@ -96,6 +96,11 @@ def crooked(make_workplace: Callable[[str], Workplace], recorded: Path) -> Workp
 
 
 OTHER_FAULTS = (
+    (
+        ("backtrack", "path=RECORDED", *TWO_PROCESSES, "batch_size=33"),
+        ("batch_size=33 cannot be shared", "try batch_size=34"),
+    ),
+    (("backtrack", "path=RECORDED", "trainer.devices=2"), ("needs several processes: give trainer=ddp",)),
     (("backtrack", "path=missing"), ("node 3 of the path is missing",)),
     (("backtrack", "path=RECORDED", "schedule.interval=20"), ("iteration 40 of 24", "lower schedule.interval")),
     (("record", "nodes=30"), ("nodes=30 do not fit into iterations=24",)),
@@ -110,11 +115,6 @@ FAULTS = (
     (("backtrack", "path=truncated"), ("node 2 of the path is damaged", "truncated", "record the path again")),
     (("backtrack", "path=flipped"), ("node 1 of the path is damaged", "record the path again")),
     (("backtrack", "path=RECORDED", "trainer=ddp", "trainer.devices=99"), ("trainer.devices=99 is more", "or less")),
-    (
-        ("backtrack", "path=RECORDED", *TWO_PROCESSES, "batch_size=33"),
-        ("batch_size=33 cannot be shared", "try batch_size=34"),
-    ),
-    (("backtrack", "path=RECORDED", "trainer.devices=2"), ("needs several processes: give trainer=ddp",)),
     (("record", "resume=busy"), ("is in use by process", "hydra.run.dir")),
     (("backtrack", "path=RECORDED", "logger=wandb"), ("needs the package wandb", "pip install 'disback-cli[wandb]'")),
 )

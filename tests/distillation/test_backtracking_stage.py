@@ -173,7 +173,9 @@ def test_three_iterations_equal_the_alternation_written_by_hand(make_backtrackin
 
 def test_generator_follows_the_fake_score_as_it_was_before_its_update(make_backtracking, fit):
     """The other order gives another student, already in the first iteration."""
-    stage = make_backtracking(iterations=1, optimizer=AdamSettings(eps=1.0))  # large eps: no sign-like steps
+    # With an eps this large the first step of Adam shows the gradient and not only its sign.
+    eps = 0.01
+    stage = make_backtracking(iterations=1, lr={"student": 3e-3, "fake": 0.1}, optimizer=AdamSettings(eps=eps))
     reference = copy.deepcopy(stage)
     fit(stage)
     x = reference.student(reference.normal("z", (2,)))
@@ -188,7 +190,7 @@ def test_generator_follows_the_fake_score_as_it_was_before_its_update(make_backt
 
     def stepped(gradients):
         # Adam's first step with beta1 = 0: lr g / (|g| + eps)
-        return [p - 3e-3 * g / (g.abs() + 1.0) for p, g in zip(reference.student.parameters(), gradients, strict=True)]
+        return [p - 3e-3 * g / (g.abs() + eps) for p, g in zip(reference.student.parameters(), gradients, strict=True)]
 
     def gap(weights):
         return max(
@@ -196,7 +198,7 @@ def test_generator_follows_the_fake_score_as_it_was_before_its_update(make_backt
         )
 
     assert gap(stepped(gradient(reference.fake))) < 1e-6
-    assert gap(stepped(gradient(stage.fake))) > 1e-5
+    assert gap(stepped(gradient(stage.fake))) > 1e-4
 
 
 @pytest.mark.parametrize(

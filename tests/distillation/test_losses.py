@@ -31,7 +31,7 @@ def test_denoising_loss_is_stationary_and_least_at_the_exact_denoiser(level):
     (gradient,) = torch.autograd.grad(least, exact)
     assert float(gradient.abs().max()) < 1e-9 * float(1 / edm_coefficients(sigma, DATA)[1][0] ** 2)
     for change in ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)):
-        assert float(loss(exact + torch.tensor(change))) > least.item()
+        assert loss(exact + torch.tensor(change)).item() > least.item()
     posterior_variance = STD**2 * level**2 / (STD**2 + level**2)
     weight = (level**2 + DATA**2) / (level * DATA) ** 2
     assert least.item() == pytest.approx(weight * posterior_variance, rel=1e-9)

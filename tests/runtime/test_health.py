@@ -1,13 +1,16 @@
 """Numbers that are not finite stop a run, named, before they are saved."""
 
 import math
+import os
+import signal
 
 import pytest
 import torch
 
-from disback_cli.runtime.callbacks import Saving
+from disback_cli.runtime.callbacks import Saving, Stopping
 from disback_cli.runtime.checkpoint import CheckpointStore
 from disback_cli.runtime.health import FiniteGuard, NonFiniteError, named_gradients
+from disback_cli.runtime.signals import StopRequest
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -60,6 +63,29 @@ def test_nan_in_the_very_last_iteration_is_found(make_stage, fit, tmp_path):
     store = CheckpointStore(tmp_path)
     with pytest.raises(NonFiniteError, match="at iteration 5"):
         fit(make_stage(spoil=nan_from(5)), Saving(store, every=100, check_every=100))
+    assert store.entries() == []
+
+
+@pytest.mark.parametrize(("check_every", "noticed_after"), [(1, 4), (3, 6), (5, 5)])
+def test_nan_is_noticed_at_the_next_look(make_stage, fit, tmp_path, check_every, noticed_after):
+    stage = make_stage(spoil=nan_from(3), iterations=12)
+    with pytest.raises(NonFiniteError, match="at iteration 3"):
+        fit(stage, Saving(CheckpointStore(tmp_path), every=100, check_every=check_every))
+    assert stage.iteration == noticed_after
+
+
+def test_stop_by_a_signal_does_not_save_nan_either(make_stage, fit, tmp_path):
+    store, request = CheckpointStore(tmp_path), StopRequest()
+    saving = Saving(store, every=100, check_every=100)
+
+    def spoil(iteration, loss):
+        if iteration == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss * math.nan if iteration == 2 else loss
+
+    with pytest.raises(NonFiniteError, match="at iteration 2"):
+        fit(make_stage(spoil=spoil), saving, Stopping(request, saving))
+    assert request.received == signal.SIGTERM
     assert store.entries() == []
 
 
