@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from disback_cli.configuration import full_error, runfolder
+from disback_cli.files import write_json
 
 STATUS_FILE = "status.json"
 LOG_FILE = "job.log"
@@ -57,7 +58,7 @@ class Job:
             "overrides": list(self.overrides),
             "seconds": round(self.seconds, 3),
         }
-        runfolder.write_json(self.folder / STATUS_FILE, content)
+        write_json(self.folder / STATUS_FILE, content)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 
 from disback_cli.configuration.run_id import launch_id
 from disback_cli.errors import UserError
+from disback_cli.files import write_json
 
 FORMAT = 1
 RUN_FILE = "run.json"
@@ -38,21 +39,6 @@ class Run:
     def finished(self) -> bool:
         """Whether there is nothing left to continue."""
         return self.state == "finished"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace ``path`` by the JSON text of ``content``: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> Any:

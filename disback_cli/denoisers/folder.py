@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from disback_cli.denoisers.build import build
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.errors import UserError
+from disback_cli.files import sha256_of, write_bytes, write_json
 
 __all__ = [
     "CONFIG_FILE",
@@ -118,10 +119,9 @@ def save_model(
         "weights_hash": weights_hash(tensors),
     }
     json.dumps(document)  # refuse what is not JSON before anything is replaced
-    _write_atomically(root / WEIGHTS_FILE, lambda path: save_file(tensors, path))
-    document["sha256"] = _file_sha256(root / WEIGHTS_FILE)
-    text = json.dumps(document, indent=2) + "\n"
-    _write_atomically(root / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_bytes(root / WEIGHTS_FILE, save(tensors))
+    document["sha256"] = sha256_of(root / WEIGHTS_FILE)
+    write_json(root / CONFIG_FILE, document)
     return root
 
 
@@ -169,7 +169,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Denoiser, dict[str, Any]
     path = root / WEIGHTS_FILE
     if not path.is_file():
         raise UserError(f"{root} has no {WEIGHTS_FILE}: copy the whole folder, or write the model again")
-    if _file_sha256(path) != document["sha256"]:
+    if sha256_of(path) != document["sha256"]:
         raise UserError(
             f"{path} does not match the sha256 in {CONFIG_FILE}: the file is damaged, was replaced, or its writing was "
             "interrupted; copy or write the model again"
@@ -216,30 +216,3 @@ def _plain(node: Any) -> Any:
     if isinstance(node, (str, int, float, bool)) or node is None:
         return node
     return [_plain(value) for value in node]
-
-
-def _file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, and rename it over ``path``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename itself is durable only once the folder is flushed.
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

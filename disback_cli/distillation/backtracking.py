@@ -15,9 +15,9 @@ from disback_cli.distillation.losses import denoising_loss, mismatch
 from disback_cli.distillation.objectives.base import Objective
 from disback_cli.distillation.schedules import Progress, Schedule
 from disback_cli.distillation.sigma_laws import SigmaLaw
-from disback_cli.distillation.stage import Stage
 from disback_cli.distillation.students import OneStepStudent
 from disback_cli.runtime.ema import Ema
+from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
 

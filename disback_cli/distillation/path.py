@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from disback_cli.errors import UserError
-from disback_cli.runtime.checkpoint import sha256_of, write_atomically, write_json
+from disback_cli.files import sha256_of, write_bytes, write_json
 
 FORMAT = 1
 MANIFEST = "path.json"
@@ -46,7 +46,7 @@ class Node:
 def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
     """Write weights as safetensors, atomically; returns the file's sha256."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, content)
     return sha256_of(path)
 
 
@@ -110,8 +110,8 @@ class DegradationPath:
 
     def _verify(self) -> None:
         for node in self.nodes:
-            file = self.folder / node.file
-            if Path(node.file).name != node.file:
+            file = self.folder / str(node.file)
+            if Path(str(node.file)).name != node.file:
                 raise UserError(f"node {node.index} names a file outside its folder: {node.file!r}; refused.")
             if not file.is_file():
                 raise UserError(f"node {node.index} of the path is missing: {file}. Record the path again.")

@@ -22,6 +22,7 @@ from disback_cli.distillation.spacing import (
     thin,
 )
 from disback_cli.errors import UserError
+from disback_cli.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,11 @@ class PathRecorder(pl.Callback):
         """The nodes of the path if this run has completed it already: it was interrupted later, or is resumed again."""
         if not (self.path_folder / MANIFEST).is_file():
             return None
-        nodes = DegradationPath(self.path_folder).nodes
+        try:
+            nodes = DegradationPath(self.path_folder).nodes
+        except UserError as error:
+            log.warning("%s It is made again from the recording.", error)
+            return None
         return nodes if [node.sha256 for node in nodes[1:]] == [c.sha256 for c in chosen] else None
 
     def _build_path(
@@ -157,7 +162,7 @@ class PathRecorder(pl.Callback):
         nodes = [Node(0, "node_00.safetensors", 0, 0, 0.0, digest)]
         for index, c in enumerate(chosen, start=1):
             name = f"node_{index:02d}.safetensors"
-            shutil.copyfile(self.folder / c.file, building / name)
+            write_bytes(building / name, (self.folder / c.file).read_bytes())
             nodes.append(Node(index, name, c.iteration, c.iteration * batch_size, c.mismatch, c.sha256))
         write_manifest(building, nodes, facts)
         shutil.rmtree(self.path_folder, ignore_errors=True)

@@ -12,8 +12,8 @@ from disback_cli.data.sampler import indices
 from disback_cli.denoisers.protocol import Denoiser, expand_sigma
 from disback_cli.distillation.losses import denoising_loss
 from disback_cli.distillation.sigma_laws import SigmaLaw
-from disback_cli.distillation.stage import Stage
 from disback_cli.runtime.ema import Ema
+from disback_cli.runtime.stage import Stage
 
 
 class Pretraining(Stage):

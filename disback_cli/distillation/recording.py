@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from disback_cli.denoisers.protocol import Denoiser, expand_sigma
 from disback_cli.distillation.losses import denoising_loss, mismatch
 from disback_cli.distillation.sigma_laws import SigmaLaw
-from disback_cli.distillation.stage import Stage
 from disback_cli.distillation.students import OneStepStudent
+from disback_cli.runtime.stage import Stage
 
 
 class Recording(Stage):

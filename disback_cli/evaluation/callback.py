@@ -10,12 +10,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from disback_cli.distillation.stage import Stage
 from disback_cli.evaluation.measure import Measured, Sampler, measure
 from disback_cli.evaluation.suite import EvaluationSuite
 from disback_cli.reporting.pictures import save_samples
 from disback_cli.runtime.callbacks import StageCallback, Telemetry
 from disback_cli.runtime.loggers import log_picture
+from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
 

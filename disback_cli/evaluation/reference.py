@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from disback_cli.data.dataset import Dataset
 from disback_cli.data.pixels import to_uint8
 from disback_cli.errors import UserError
 from disback_cli.evaluation.features import FeatureExtractor
+from disback_cli.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +54,10 @@ class ReferenceStatistics:
         return len(self.mu)
 
     def save(self, path: str | Path) -> Path:
-        """Write the npz whole or not at all: a temporary file in the target folder, flushed to disk, then renamed."""
+        """Write the npz, whole or not at all."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, mu=self.mu, sigma=self.sigma, provenance=np.array(_canonical(self.provenance)))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private, and caches are shared
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        arrays = {"mu": self.mu, "sigma": self.sigma, "provenance": np.array(_canonical(self.provenance))}
+        write_atomically(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         return target
 
     @classmethod
@@ -166,18 +156,11 @@ def cached(
     statistics = compute(dataset, extractor, batch_size)
     try:
         statistics.save(path)
-    except OSError as error:
-        log.warning("could not store the reference statistics at %s: %s", path, error)
+    except UserError as error:
+        log.warning("could not store the reference statistics, they will be computed again next time: %s", error)
     return statistics
 
 
 def _canonical(provenance: Provenance) -> str:
     """One spelling of a provenance, for hashing and storing."""
     return json.dumps(provenance, sort_keys=True)
-
-
-def _umask() -> int:
-    """The process's file mode mask (reading it means setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

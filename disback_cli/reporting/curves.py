@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from disback_cli.runtime.checkpoint import write_atomically
+from disback_cli.files import write_bytes
 from disback_cli.runtime.csv_logger import read_metrics
 
 COLUMNS = 3
@@ -67,7 +67,7 @@ def draw_curves(
         axes.grid(alpha=0.25)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_atomically(picture, lambda file: file.write(buffer.getvalue()))
+    write_bytes(picture, buffer.getvalue())
 
 
 def _in_order(rows: list[dict[str, float]]) -> list[str]:

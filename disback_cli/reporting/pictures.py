@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from disback_cli.data.pixels import to_uint8
-from disback_cli.runtime.checkpoint import write_atomically
+from disback_cli.files import write_atomically
 
 MARGIN = 2
 SMALLEST_TILE = 32

@@ -9,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from disback_cli.distillation.stage import Stage
 from disback_cli.runtime.checkpoint import CheckpointStore
 from disback_cli.runtime.csv_logger import CsvLogger
 from disback_cli.runtime.signals import StopRequest
+from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
 

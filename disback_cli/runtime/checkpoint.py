@@ -6,74 +6,20 @@ the manifest ``checkpoints.json`` name it. A reader trusts the manifest alone, s
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from disback_cli.errors import UserError
+from disback_cli.files import sha256_of, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoints.json"
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that ``path`` is either the old or the new content, whatever happens meanwhile.
-
-    Raises:
-        UserError: the disk refused (full, read-only); nothing is left under the final name.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, (OSError, RuntimeError)):
-            raise
-        # torch.save's zip writer fails once more while it handles a failed write; the write is the cause to tell.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__context__
-        if cause is None:
-            raise
-        raise UserError(
-            f"could not save {path}: {cause}. The previous files are untouched; free some space or check the "
-            "permissions, then continue with resume=auto."
-        ) from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class CheckpointStore:
@@ -105,13 +51,17 @@ class CheckpointStore:
         return self.folder / f"iteration_{iteration:08d}.ckpt"
 
     def register(self, path: Path, iteration: int) -> None:
-        """Name a file that is on the disk in the manifest, then drop what exceeds ``keep``."""
-        kept = [e for e in self.entries() if e["iteration"] < iteration]
-        kept.append({"file": path.name, "iteration": iteration, "sha256": sha256_of(path)})
-        dropped, kept = kept[: -self.keep], kept[-self.keep :]
-        write_json(self.folder / MANIFEST, {"format": 1, "checkpoints": kept})
-        for entry in dropped:
-            (self.folder / entry["file"]).unlink(missing_ok=True)
+        """Name a file that is on the disk in the manifest, then delete what the manifest no longer names.
+
+        That is what exceeds ``keep``, and later checkpoints where a run went on from an older one.
+        """
+        before = self.entries()
+        named = [e for e in before if e["iteration"] < iteration]
+        named.append({"file": path.name, "iteration": iteration, "sha256": sha256_of(path)})
+        named = named[-self.keep :]
+        write_json(self.folder / MANIFEST, {"format": 1, "checkpoints": named})
+        for file in {e["file"] for e in before} - {e["file"] for e in named}:
+            (self.folder / file).unlink(missing_ok=True)
 
     def newest_whole(self) -> Path | None:
         """The newest checkpoint whose content matches its hash, saying what had to be passed over."""

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from disback_cli.errors import UserError
-from disback_cli.runtime.checkpoint import write_atomically
+from disback_cli.files import write_bytes
 
 FIRST_COLUMN = "iteration"
 
@@ -88,7 +88,7 @@ class CsvLogger(Logger):
         writer = csv.DictWriter(text, self._columns)
         writer.writeheader()
         writer.writerows(_plain(row) for row in rows)
-        write_atomically(self.path, lambda file: file.write(text.getvalue().encode()))
+        write_bytes(self.path, text.getvalue().encode())
 
 
 def _plain(row: dict[str, float]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
 
 from disback_cli.errors import UserError
-from disback_cli.runtime.checkpoint import write_json
+from disback_cli.files import write_json
 
 log = logging.getLogger(__name__)
 

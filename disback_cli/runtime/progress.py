@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 from tqdm import tqdm
 
-from disback_cli.distillation.stage import Stage
 from disback_cli.runtime.callbacks import StageCallback, Telemetry
+from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
 

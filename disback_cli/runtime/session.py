@@ -20,16 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
 from disback_cli.configuration.entry import user_error_behind
-from disback_cli.distillation.stage import Stage
 from disback_cli.errors import UserError
+from disback_cli.files import write_bytes, write_json
 from disback_cli.runtime.callbacks import Publish, Saving, Stopping, Telemetry, health_interval
-from disback_cli.runtime.checkpoint import CheckpointStore, write_atomically, write_json
+from disback_cli.runtime.checkpoint import CheckpointStore
 from disback_cli.runtime.csv_logger import CsvLogger
 from disback_cli.runtime.launch import Launch
 from disback_cli.runtime.loggers import RunIdentity, close_loggers
 from disback_cli.runtime.logs import set_up_logging
 from disback_cli.runtime.progress import StageProgress
 from disback_cli.runtime.signals import EXIT_CODES, StopRequest
+from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -178,10 +179,10 @@ def _note_state(folder: Path, state: runfolder.State, main: bool) -> None:
         return
     try:
         runfolder.set_state(folder, state)
-    except OSError as error:
+    except UserError as error:
         # On the way out after a failure that failure is what counts: a full disk has been reported already.
         if state == "finished":
-            raise UserError(f"could not note that {folder} is finished: {error}; go on with resume=auto") from error
+            raise
         log.warning("could not note in %s that the run is %s: %s", folder, state, error)
 
 
@@ -197,7 +198,7 @@ def _enter(folder: Path, verb: str, config: dict[str, Any], store: CheckpointSto
         _refuse_changes(folder / CONFIG_FILE, config)
         runfolder.set_state(folder, "running")
     text = yaml.safe_dump(config, sort_keys=False)
-    write_atomically(folder / CONFIG_FILE, lambda file: file.write(text.encode()))
+    write_bytes(folder / CONFIG_FILE, text.encode())
     log.info("run folder: %s", shown_path(folder))
     checkpoint = _checkpoint(config["resume"], store)
     if checkpoint is not None:

@@ -22,7 +22,7 @@ from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
 from disback_cli.evaluation.measure import EvaluationNoise
 from disback_cli.evaluation.suite import EvaluationSuite
-from disback_cli.runtime.checkpoint import write_atomically
+from disback_cli.files import write_bytes
 from disback_cli.runtime.launch import Launch
 from disback_cli.runtime.logs import set_up_logging
 
@@ -104,7 +104,7 @@ def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
             log.info(note)
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(plain(cfg), sort_keys=False)
-        write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
+        write_bytes(folder / "config.yaml", text.encode())
         if folder == run:
             runfolder.create(folder, verb, cfg.teacher.name, HydraConfig.get().overrides.task)
         yield folder

@@ -16,9 +16,9 @@ def work(cfg: DictConfig) -> None:
 
     from disback_cli.errors import UserError
     from disback_cli.evaluation.measure import measure
+    from disback_cli.files import write_json
     from disback_cli.reporting.pictures import save_samples
     from disback_cli.reporting.table import table
-    from disback_cli.runtime.checkpoint import write_json
     from disback_cli.runtime.session import SUMMARY_FILE, shown_path
     from disback_cli.verbs.common import build_suite, one_shot
     from disback_cli.verbs.generators import build_generator

@@ -36,8 +36,8 @@ def _draw(cfg: DictConfig, generator: Generator, folder: Path) -> None:
     import torch
 
     from disback_cli.data.pixels import to_uint8
+    from disback_cli.files import write_atomically
     from disback_cli.reporting.pictures import grid_image, save_png, save_samples
-    from disback_cli.runtime.checkpoint import write_atomically
     from disback_cli.runtime.progress import tracked
 
     parts, labels = [], []

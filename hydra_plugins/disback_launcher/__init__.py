@@ -24,6 +24,7 @@ from disback_cli.configuration import check, discovery, jobs, runfolder, sweepta
 from disback_cli.configuration.arguments import CommandLine, Override, assignment
 from disback_cli.configuration.jobs import Job, JobRunner, SweepFailed
 from disback_cli.errors import UserError
+from disback_cli.files import write_json
 
 
 @dataclass
@@ -141,7 +142,7 @@ class ProcessLauncher(Launcher):
         file = self.folder / discovery.SWEEP_FILE
         stored = runfolder.read_json(file)
         if stored is None:
-            runfolder.write_json(file, {"verb": str(self.config.verb), "overrides": words})
+            write_json(file, {"verb": str(self.config.verb), "overrides": words})
             return
         before = [str(stored.get("verb")), *stored.get("overrides", [])]
         now = [str(self.config.verb), *words]

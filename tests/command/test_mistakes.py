@@ -104,7 +104,6 @@ OTHER_FAULTS = (
     (("backtrack", "path=missing"), ("node 3 of the path is missing",)),
     (("backtrack", "path=RECORDED", "schedule.interval=20"), ("iteration 40 of 24", "lower schedule.interval")),
     (("record", "nodes=30"), ("nodes=30 do not fit into iterations=24",)),
-    (("backtrack", "path=RECORDED", "schedule=adaptive", "schedule.settle=60"), ("1 <= settle < max_interval",)),
 )
 FAULTS = (
     (("backtrack",), ("no path has been recorded for teacher=gmm_2d yet: type `disback record teacher=gmm_2d`",)),

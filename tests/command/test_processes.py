@@ -73,7 +73,7 @@ def test_torchrun_with_a_port(workplace: Workplace, recorded_by_two: Path) -> No
 @pytest.mark.slow
 def test_a_sweep_of_two_process_jobs(workplace: Workplace, recorded: Path) -> None:
     done = workplace(
-        "backtrack", "-m", "teacher=gmm_2d", *BACKTRACK[1:], *TWO_PROCESSES, f"path={recorded}",
+        "backtrack", "-m", "teacher=gmm_2d", *BACKTRACK[2:], *TWO_PROCESSES, f"path={recorded}",
         "seed=0,1", "iterations=6,24", "hydra.sweep.dir=sweep",
     )  # fmt: skip
     # along this path the teacher takes over at iteration 10: too late for a job of 6

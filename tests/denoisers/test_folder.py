@@ -116,7 +116,7 @@ def test_failed_write_leaves_the_old_model(saved, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         save_model(folder, SPEC, {"a": torch.ones(1)}, {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
-from disback_cli.distillation.stage import Stage
 from disback_cli.runtime.launch import Launch
 from disback_cli.runtime.optimizers import AdamSettings
+from disback_cli.runtime.stage import Stage
 
 
 @pytest.fixture(autouse=True)

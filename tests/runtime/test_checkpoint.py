@@ -7,17 +7,11 @@ import os
 import pytest
 import torch
 
+from disback_cli import files
 from disback_cli.errors import UserError
-from disback_cli.runtime import checkpoint
+from disback_cli.files import sha256_of, write_atomically, write_json
 from disback_cli.runtime.callbacks import Saving
-from disback_cli.runtime.checkpoint import (
-    MANIFEST,
-    AtomicCheckpointIO,
-    CheckpointStore,
-    sha256_of,
-    write_atomically,
-    write_json,
-)
+from disback_cli.runtime.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointStore
 
 
 def refuse(*_, **__):
@@ -75,7 +69,7 @@ def full_device(path, *_):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("size", [10, 10_000_000])
 def test_checkpoint_on_a_full_disk_is_a_message(old, monkeypatch, size):
-    monkeypatch.setattr(checkpoint, "open", full_device, raising=False)
+    monkeypatch.setattr(files, "open", full_device, raising=False)
     with pytest.raises(UserError, match=r"could not save .*No space left on device"):
         AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(size)}, old)
     assert only_the_old(old)
