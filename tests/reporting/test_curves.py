@@ -45,7 +45,9 @@ def test_switches_and_the_teachers_level_are_marked(tmp_path):
 
 
 def test_single_rows_and_values_that_are_not_positive_are_drawn(tmp_path):
-    picture(write(tmp_path / "x.csv", [{"loss": 0.0}, {"loss": -1.0, "is_2k": 1.0, "is_std_2k": 0.0, "swd_2k": 0.1}]))
+    rows = [{"loss": 0.0}, {"loss": -1.0, "is_2k": 1.0, "is_std_2k": 0.0, "swd_2k": 0.1}]
+    three, one = picture(write(tmp_path / "x.csv", rows)), picture(write(tmp_path / "y.csv", rows[:1]))
+    assert three.width > 2 * one.width
 
 
 @pytest.mark.parametrize("rows", [[], [{"images": 16.0}]], ids=["no file", "no metric"])
