@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -111,9 +111,17 @@ def _report(error: Exception, verb: str, from_work: bool) -> int:
 
 
 def user_error_behind(error: BaseException | None) -> UserError | None:
-    """The ``UserError`` itself, or the one that OmegaConf has wrapped because a resolver raised it."""
+    """The user's mistake that an exception stands for; None if it is something else.
+
+    That is a ``UserError``, wrapped by OmegaConf or Hydra or not, or a constructor's ``ValueError``: an option's value
+    that is of the right type and still makes no sense.
+    """
+    instantiating = False
     while isinstance(error, (HydraException, OmegaConfBaseException)):
+        instantiating = isinstance(error, InstantiationException)
         error = error.__cause__ or error.__context__
+    if instantiating and isinstance(error, ValueError):
+        return UserError(str(error))
     return error if isinstance(error, UserError) else None
 
 

@@ -131,10 +131,13 @@ class DegradationPath:
         Raises:
             UserError: it was recorded from other weights.
         """
-        if self.teacher_hash != weights_hash:
-            raise UserError(
-                f"the path {self.folder} was recorded from the teacher {self.teacher_name} "
-                f"(weights {self.teacher_hash[:12]}), but this run's teacher is {name} (weights {weights_hash[:12]}). "
-                f"Give teacher={self.teacher_name}, choose another path=RUN, or record one: "
-                f"`disback record teacher={name}`."
-            )
+        if self.teacher_hash == weights_hash:
+            return
+        mend = f"Give teacher={self.teacher_name}"
+        if name == self.teacher_name:
+            mend = "They differ in a teacher.* option or in the weights: leave teacher.* options out"
+        raise UserError(
+            f"the path {self.folder} was recorded from the teacher {self.teacher_name} "
+            f"(weights {self.teacher_hash[:12]}), but this run's teacher is {name} (weights {weights_hash[:12]}). "
+            f"{mend}, choose another path=RUN, or record one with this teacher: `disback record teacher={name} ...`."
+        )
