@@ -26,6 +26,8 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.schedules
+	$(BIN)/python -m benchmarks.spacing
+	$(BIN)/python -m benchmarks.shared_draw
 
 install: $(INSTALLED)
 
