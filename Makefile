@@ -3,9 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Threads that spin while they wait for each other make small work on few cores several times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
-export GOMP_SPINCOUNT ?= 0
+# Threads that spin for long while they wait for each other make a busy machine several times slower.
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: demo test test-slow lint bench install clean
 

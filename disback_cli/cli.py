@@ -77,8 +77,7 @@ def main() -> int:
         print(_unknown(word), file=sys.stderr)
         return _USAGE_ERROR
     # OpenMP reads these when torch is loaded: spinning threads would steal the core from other jobs and ranks.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.argv.pop(1)
     runpy.run_module(f"disback_cli.verbs.{word}", run_name="__main__", alter_sys=True)
     return 0

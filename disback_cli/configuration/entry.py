@@ -54,7 +54,7 @@ class _Task:
         try:
             check.check(cfg, self.verb)
         except (UserError, OmegaConfBaseException) as error:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             if isinstance(error, OmegaConfBaseException):
                 raise UserError(explain(error, self.verb, CommandLine.parse(sys.argv[1:]))) from error
             raise
@@ -125,7 +125,7 @@ def user_error_behind(error: BaseException | None) -> UserError | None:
     return error if isinstance(error, UserError) else None
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
     """Take back the run folder Hydra made for a configuration that turned out wrong, and parents that are empty now."""
     for candidate in (folder, *list(folder.parents)[:3]):
         if candidate == Path.cwd():

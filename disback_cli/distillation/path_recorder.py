@@ -22,7 +22,7 @@ from disback_cli.distillation.spacing import (
     thin,
 )
 from disback_cli.errors import UserError
-from disback_cli.files import write_bytes
+from disback_cli.files import sha256_of, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class PathRecorder(pl.Callback):
         try:
             nodes = DegradationPath(self.path_folder).nodes
         except UserError as error:
-            log.warning("%s It is made again from the recording.", error)
+            log.warning("%s", error)
             return None
         return nodes if [node.sha256 for node in nodes[1:]] == [c.sha256 for c in chosen] else None
 
@@ -162,7 +162,14 @@ class PathRecorder(pl.Callback):
         nodes = [Node(0, "node_00.safetensors", 0, 0, 0.0, digest)]
         for index, c in enumerate(chosen, start=1):
             name = f"node_{index:02d}.safetensors"
-            write_bytes(building / name, (self.folder / c.file).read_bytes())
+            source = self.folder / c.file
+            if not source.is_file() or sha256_of(source) != c.sha256:
+                shutil.rmtree(building, ignore_errors=True)
+                raise UserError(
+                    f"the recorded candidate {source} is missing or damaged, so the path cannot be made of it; record "
+                    "it again: the same command with resume=false"
+                )
+            write_bytes(building / name, source.read_bytes())
             nodes.append(Node(index, name, c.iteration, c.iteration * batch_size, c.mismatch, c.sha256))
         write_manifest(building, nodes, facts)
         shutil.rmtree(self.path_folder, ignore_errors=True)

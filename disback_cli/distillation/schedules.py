@@ -18,9 +18,8 @@ class Progress:
     Attributes:
         iteration: finished iterations of this stage.
         target: the node that is the target now.
-        mismatch: smoothed-out measure of the iteration just finished, D_fake against the target on the
-            student's samples (see :func:`disback_cli.distillation.losses.mismatch`); None where
-            ``uses_mismatch`` is False or nothing ran yet.
+        mismatch: of the iteration just finished, D_fake against the target on the student's samples (see
+            :func:`disback_cli.distillation.losses.mismatch`); None where ``uses_mismatch`` is False.
     """
 
     iteration: int

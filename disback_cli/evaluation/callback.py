@@ -87,7 +87,8 @@ class Evaluation(StageCallback):
         self.first, self.latest = (Measured(**v) if (v := state_dict[k]) else None for k in ("first", "latest"))
 
     def run(self, trainer: pl.Trainer, stage: Stage) -> Measured:
-        """One measurement, into the row and as a picture."""
+        """One measurement, into the row and as a picture; never of numbers that are not finite."""
+        stage.check_health()
         measured = self.latest = measure(self.sampler, self.suite, self.batch_size)
         self.count += 1
         self.telemetry.row.update(measured.metrics)

@@ -107,12 +107,17 @@ class Saving(StageCallback):
         self.store, self.every, self.also_at, self.check_every = store, every, also_at, check_every
         self._saved_at = -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the stage say where the last good checkpoint is."""
+        assert isinstance(pl_module, Stage)
+        pl_module.last_good = self.store.last_good
+
     def after_iteration(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Look at the numbers, save if it is time."""
         due = stage.iteration % self.every == 0 or stage.iteration in self.also_at
         last = stage.iteration == stage.iterations
         if due or last or stage.iteration % self.check_every == 0:
-            stage.check_health(self.store.last_good())
+            stage.check_health()
         if due or last:
             self.save(trainer, stage)
 
@@ -120,7 +125,7 @@ class Saving(StageCallback):
         """Save this iteration, once."""
         if self._saved_at == stage.iteration:
             return
-        stage.check_health(self.store.last_good())
+        stage.check_health()
         path = self.store.path_for(stage.iteration)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
@@ -154,11 +159,14 @@ class Stopping(StageCallback):
 
     def after_iteration(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Ask all processes; on a GPU only now and then, since asking synchronises."""
+        if stage.iteration == stage.iterations:
+            self.request.leave_at_once()
+            return
         every = 1 if stage.device.type == "cpu" else 10
         if stage.iteration % every:
             return
         number = self.request.agreed(stage.device)
-        if number and stage.iteration < stage.iterations:
+        if number:
             self.saving.save(trainer, stage)
             self.stopped_by = number
             trainer.should_stop = True

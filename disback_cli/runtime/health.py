@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from disback_cli.errors import UserError
 
-class NonFiniteError(RuntimeError):
+
+class NonFiniteError(UserError):
     """A loss or a gradient became NaN or infinite."""
 
 
@@ -34,11 +36,11 @@ class FiniteGuard:
         newly = ~torch.isfinite(values) & (self._first < 0)
         self._first = torch.where(newly, iteration, self._first)
 
-    def check(self, last_good: str) -> None:
+    def check(self, last_good: Callable[[], str]) -> None:
         """Raise :class:`NonFiniteError` naming the tensors that were first to go.
 
         Args:
-            last_good: where the last good checkpoint is, for the message.
+            last_good: says where the last good checkpoint is, for the message.
         """
         if self._first is None:
             return
@@ -51,7 +53,7 @@ class FiniteGuard:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         raise NonFiniteError(
             f"not finite at iteration {iteration}: {shown}. Nothing was saved after it; last good checkpoint: "
-            f"{last_good}. Lower the learning rates (lr.*), or clip gradients (optimizer.clip=1), and go on with "
+            f"{last_good()}. Lower the learning rates (lr.*), or clip gradients (optimizer.clip=1), and go on with "
             "resume=auto."
         )
 

@@ -27,7 +27,7 @@ class Launch:
         devices: processes on this machine, one device each.
         num_nodes: machines.
         strategy: ``single`` or ``ddp``.
-        threads: CPU threads of each process; None shares the cores out.
+        threads: CPU threads of each process; None takes OMP_NUM_THREADS, and shares the cores out without it.
     """
 
     def __init__(
@@ -54,7 +54,18 @@ class Launch:
                 f"give trainer.devices={possible} or less"
             )
         self.devices, self.num_nodes, self.strategy = devices, num_nodes, strategy
-        self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
+        self._require_started_processes()
+        given = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+        self.threads = threads or given or max(1, (os.cpu_count() or 1) // devices)
+
+    def _require_started_processes(self) -> None:
+        """Refuse when a launcher has started another number of processes: each would believe it is the only one."""
+        started = int(os.environ.get("WORLD_SIZE", self.processes))
+        if started != self.processes:
+            raise UserError(
+                f"{started} processes were started (WORLD_SIZE), but the trainer is set for {self.processes}: give "
+                f"trainer=ddp trainer.devices={started}, or trainer.devices times trainer.num_nodes equal to {started}"
+            )
 
     @property
     def device(self) -> torch.device:

@@ -82,10 +82,17 @@ def wandb(
         UserError: W&B is not installed.
     """
     _require("wandb")
+    wished = os.environ.get("WANDB_MODE", "online")
+    if wished == "disabled":
+        log.info("W&B: WANDB_MODE=disabled, so nothing is logged to it")
+        return []
     if mode == "auto":
-        mode = "online" if _has_key() and os.environ.get("WANDB_MODE", "online") == "online" else "offline"
-        if mode == "offline":
-            log.info("W&B: no key found or WANDB_MODE is set, so the run is kept offline; upload it with `wandb sync`")
+        mode = "online" if wished == "online" else "offline"
+    if mode == "online" and not _has_key():
+        mode = "offline"
+        log.info(
+            "W&B: no key found, so the run is kept offline; log in with `wandb login`, upload it with `wandb sync`"
+        )
     options: dict[str, Any] = {
         "project": project,
         "entity": entity,

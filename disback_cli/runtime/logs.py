@@ -8,11 +8,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+# ``extra`` of a message that the console gets from elsewhere.
+FILE_ONLY = {"file_only": True}
+
 
 class _ConsoleHandler(logging.Handler):
     """Writes past a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        if getattr(record, "file_only", False):
+            return
         tqdm.write(self.format(record), file=sys.stderr)
 
 

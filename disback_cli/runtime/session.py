@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import lightning.pytorch as pl
 import yaml
@@ -19,7 +19,7 @@ from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
-from disback_cli.configuration.entry import user_error_behind
+from disback_cli.configuration.entry import remove_if_empty, user_error_behind
 from disback_cli.errors import UserError
 from disback_cli.files import write_bytes, write_json
 from disback_cli.runtime.callbacks import Publish, Saving, Stopping, Telemetry, health_interval
@@ -27,7 +27,7 @@ from disback_cli.runtime.checkpoint import CheckpointStore
 from disback_cli.runtime.csv_logger import CsvLogger
 from disback_cli.runtime.launch import Launch
 from disback_cli.runtime.loggers import RunIdentity, close_loggers
-from disback_cli.runtime.logs import set_up_logging
+from disback_cli.runtime.logs import FILE_ONLY, set_up_logging
 from disback_cli.runtime.progress import StageProgress
 from disback_cli.runtime.signals import EXIT_CODES, StopRequest
 from disback_cli.runtime.stage import Stage
@@ -44,11 +44,18 @@ FIXED_ON_RESUME = (
 
 
 def process_rank() -> int:
-    """Global rank of this process as its launcher says, 0 for a process of its own."""
-    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if variable in os.environ:
-            return int(os.environ[variable])
-    return 0
+    """Global rank of this process as its launcher says (torchrun, Lightning, srun), 0 for a process of its own."""
+    environment = os.environ
+    if "RANK" in environment:
+        return int(environment["RANK"])
+    if "LOCAL_RANK" in environment:
+        return int(environment.get("NODE_RANK", "0")) * int(environment.get("WORLD_SIZE", "1")) + int(
+            environment["LOCAL_RANK"]
+        )
+    # In an interactive allocation every process inherits SLURM_PROCID=0: that says nothing of ours.
+    if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return 0
+    return int(environment.get("SLURM_PROCID", "0"))
 
 
 @dataclass
@@ -134,13 +141,15 @@ def open_session(cfg: DictConfig, verb: str) -> Iterator[Session]:
     config = _plain(cfg)
     rank = process_rank()
     main = rank == 0
-    launch: Launch = instantiate(cfg.trainer)
-    launch.require_divisible(cfg.batch_size)
     fresh = not folder.exists() or not any(folder.iterdir())
-    lock = runfolder.lock(folder) if main else None
+    before = runfolder.read(folder)
+    lock = None
     failed = True
     session = None
     try:
+        launch: Launch = instantiate(cfg.trainer)
+        launch.require_divisible(cfg.batch_size)
+        lock = runfolder.lock(folder) if main else None
         set_up_logging(folder / f"{verb}.log", rank)
         store = CheckpointStore(folder / "checkpoints", cfg.checkpoint.keep)
         resume_from = _enter(folder, verb, config, store) if main else _checkpoint(cfg.resume, store)
@@ -154,18 +163,27 @@ def open_session(cfg: DictConfig, verb: str) -> Iterator[Session]:
         raise
     except BaseException as error:
         mistake = user_error_behind(error)
-        if mistake is None:
-            log.error("%s: %s", type(error).__name__, error)
-        _note_state(folder, "failed", main)
-        if main and fresh and mistake is not None and not (session and session.working):
-            # Refused before work started: there is nothing here to keep, or to resume by mistake.
-            shutil.rmtree(folder, ignore_errors=True)
+        # Whoever catches it prints it; the log file must have it too.
+        log.error("%s: %s", type(error).__name__, mistake or error, extra=FILE_ONLY)
+        if mistake is None or (session is not None and session.working):
+            _note_state(folder, "failed", main)
+        elif main:
+            _forget_refused(folder, fresh, before)
         raise
     finally:
         if session is not None and main:
             close_loggers(session.loggers, failed)
         if lock is not None:
             lock.release()
+
+
+def _forget_refused(folder: Path, fresh: bool, before: runfolder.Run | None) -> None:
+    """Refused before work started: leave nothing that could be resumed by mistake, and an older run as it was."""
+    if before is not None:
+        _note_state(folder, cast(runfolder.State, before.state), True)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+        remove_if_empty(folder)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -12,10 +12,11 @@ EXIT_CODES: dict[int, int] = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
 class StopRequest:
-    """Remembers the first SIGTERM or SIGINT; a second one ends the process at once, the usual way."""
+    """Remembers the first SIGTERM or SIGINT; a second one ends the process at once, with the signal's exit code."""
 
     def __init__(self) -> None:
         self.received: int = 0
+        self._at_once = False
         self._previous: dict[int, object] = {}
 
     def install(self) -> None:
@@ -29,6 +30,10 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous.clear()
 
+    def leave_at_once(self) -> None:
+        """From now on everything is saved: end the process at the next signal instead of waiting for an iteration."""
+        self._at_once = True
+
     def agreed(self, device: torch.device) -> int:
         """The signal number that any rank has received, 0 if none; every rank gets the same answer."""
         if not (dist.is_available() and dist.is_initialized()):
@@ -38,7 +43,6 @@ class StopRequest:
         return int(flag.item())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            self.uninstall()
-            signal.raise_signal(number)
+        if self.received or self._at_once:
+            raise SystemExit(EXIT_CODES[number])
         self.received = number

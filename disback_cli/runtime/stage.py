@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -62,6 +62,8 @@ class Stage(pl.LightningModule):
         self.optimizer_settings = optimizer
         self.lr, self.lr_schedule, self.lr_warmup = dict(lr), lr_schedule, lr_warmup
         self.iteration = 0
+        # Where the last good checkpoint is, for messages; whoever saves them knows.
+        self.last_good: Callable[[], str] = lambda: "none was saved"
         self._seconds_before, self._began = 0.0, time.monotonic()
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
@@ -198,10 +200,10 @@ class Stage(pl.LightningModule):
         self._sums, self._summed = {}, 0
         return dict(zip(names, means.tolist(), strict=True))
 
-    def check_health(self, last_good: str) -> None:
-        """Raise NonFiniteError if a loss or gradient was not finite since the start."""
+    def check_health(self) -> None:
+        """Raise NonFiniteError if a loss or gradient was not finite since the start; synchronises with the device."""
         if self._guard is not None:
-            self._guard.check(last_good)
+            self._guard.check(self.last_good)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the running means, so that a resumed run logs the same rows."""

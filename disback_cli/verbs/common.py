@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
-from disback_cli.configuration.entry import user_error_behind
+from disback_cli.configuration.entry import remove_if_empty, user_error_behind
 from disback_cli.data.dataset import Dataset
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
@@ -113,6 +113,7 @@ def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
     except Exception as error:
         if fresh and user_error_behind(error) is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            remove_if_empty(folder)
         raise
     finally:
         if folder != run and run.is_dir() and not any(run.iterdir()):

@@ -16,16 +16,16 @@ from disback_cli.runtime.signals import StopRequest
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_guard_names_the_first_tensor_and_its_iteration(bad):
     guard = FiniteGuard(["loss", "gradient of student.a", "gradient of student.b"])
-    guard.check("none")
+    guard.check(lambda: "none")
     guard.watch(torch.tensor([1.0, 1.0, 1.0]), 4)
-    guard.check("none")
+    guard.check(lambda: "none")
     guard.watch(torch.tensor([1.0, bad, 1.0]), 5)
     guard.watch(torch.tensor([bad, bad, bad]), 6)
     guard.watch(torch.tensor([1.0, 1.0, 1.0]), 7)
     with pytest.raises(
         NonFiniteError, match=r"at iteration 5: gradient of student\.a\. .*checkpoints/x\.ckpt"
     ) as caught:
-        guard.check("checkpoints/x.ckpt")
+        guard.check(lambda: "checkpoints/x.ckpt")
     assert "student.b" not in str(caught.value)
 
 
@@ -33,7 +33,7 @@ def test_guard_shortens_a_long_list():
     guard = FiniteGuard([f"tensor {index}" for index in range(9)])
     guard.watch(torch.full((9,), math.nan), 0)
     with pytest.raises(NonFiniteError, match="tensor 3 and 5 more"):
-        guard.check("none")
+        guard.check(lambda: "none")
 
 
 def test_only_what_has_a_gradient_is_watched():
@@ -100,4 +100,4 @@ def test_healthy_run_ends_without_complaint(make_stage, fit, tmp_path):
     stage = make_stage()
     fit(stage, Saving(CheckpointStore(tmp_path), every=2))
     assert stage.iteration == 6
-    stage.check_health("none")
+    stage.check_health()

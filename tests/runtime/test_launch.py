@@ -64,9 +64,19 @@ def test_batch_must_be_shared_evenly_and_the_next_possible_one_is_named(monkeypa
 
 def test_cores_are_shared_out_unless_threads_are_given(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert Launch(accelerator="cpu", devices=4, strategy="ddp").threads == 2
     assert Launch(accelerator="cpu").threads == 8
     assert Launch(accelerator="cpu", threads=3).threads == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert Launch(accelerator="cpu").threads == 5
+
+
+@pytest.mark.parametrize(("started", "devices"), [("2", 1), ("1", 2), ("4", 2)])
+def test_another_number_of_processes_than_the_trainers_is_refused(monkeypatch, started, devices):
+    monkeypatch.setenv("WORLD_SIZE", started)
+    with pytest.raises(UserError, match=f"{started} processes were started"):
+        Launch(accelerator="cpu", devices=devices, strategy="ddp")
 
 
 def test_trainer_of_one_process_saves_atomically_and_reports_nothing_itself():

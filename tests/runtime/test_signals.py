@@ -32,12 +32,24 @@ def test_first_signal_is_noted_and_goes_no_further(caught, number):
     request.uninstall()
 
 
-def test_second_signal_acts_the_usual_way_at_once(caught):
+def test_second_signal_ends_the_process_at_once(caught):
     request = StopRequest()
     request.install()
     os.kill(os.getpid(), signal.SIGTERM)
-    os.kill(os.getpid(), signal.SIGINT)
-    assert caught == [signal.SIGINT]
+    with pytest.raises(SystemExit) as ended:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert ended.value.code == EXIT_CODES[signal.SIGINT]
+    assert caught == []
+    request.uninstall()
+
+
+def test_signal_after_the_last_save_ends_the_process_at_once(caught):
+    request = StopRequest()
+    request.install()
+    request.leave_at_once()
+    with pytest.raises(SystemExit) as ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == EXIT_CODES[signal.SIGTERM]
     request.uninstall()
 
 
