@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-_PLAIN_VALUE = re.compile(r"[\w\-./:%+?@|*]+\Z")
+_PLAIN_VALUE = re.compile(r"[\w\-./:%+?@|*]+\Z", re.ASCII)
+_PLACES = (".folder", ".path", ".weights")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,32 @@ class CommandLine:
     def without(self, key: str) -> CommandLine:
         """A copy without the overrides of this key."""
         return replace(self, overrides=tuple(override for override in self.overrides if override.key != key))
+
+
+def names_a_place(key: str) -> bool:
+    """Whether the value of ``key`` is a file or folder that must exist."""
+    return key == "path" or key.endswith(_PLACES)
+
+
+def with_absolute_place(override: Override) -> Override:
+    """The word with an absolute path where it names something that exists, seen from here.
+
+    A run keeps its words; they must mean the same when it is continued from another folder.
+    """
+    value = override.value
+    if not names_a_place(override.key) or override.several or not value or os.path.isabs(value):
+        return override
+    if value.lower() in ("null", "none") or not os.path.exists(value):
+        return override
+    return Override(assignment(override.word.split("=", 1)[0], str(Path(value).absolute())))
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def assignment(key: str, value: str) -> str:

@@ -10,8 +10,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from disback_cli.configuration import pathsource, runfolder
-from disback_cli.configuration.arguments import CommandLine, Override, assignment
+from disback_cli.configuration import pathsource, runfolder, trust
+from disback_cli.configuration.arguments import CommandLine, Override, assignment, shown, with_absolute_place
 from disback_cli.configuration.run_id import launch_id, run_id, shared_launch_id
 from disback_cli.configuration.runfolder import Run
 from disback_cli.errors import UserError
@@ -36,6 +36,9 @@ def prepare(verb: str, line: CommandLine) -> CommandLine:
     _NOTES.clear()
     if line.informs or _started_by_lightning(line):
         return line
+    if verb in TAKES_STUDENT:
+        line = _with_students_folder(line)
+    line = replace(line, overrides=tuple(with_absolute_place(override) for override in line.overrides))
     if line.multirun:
         line = _with_sweep(line)
     if verb in TAKES_STUDENT:
@@ -79,7 +82,7 @@ def _with_resumed_run(verb: str, line: CommandLine) -> CommandLine:
 def _resume_newest(verb: str, line: CommandLine) -> CommandLine:
     folder = named_value(line, "hydra.run.dir")
     if folder is not None:
-        run = runfolder.read(Path(folder))
+        run = runfolder.read_named(Path(folder), f"hydra.run.dir={folder}")
         return line if run is None else _continue(run, line)
     run = newest_unfinished(runs_root(line), verb, named_value(line, "teacher"))
     if run is None:
@@ -119,7 +122,7 @@ def _run_at(place: Path, verb: str) -> Run:
     if not place.exists():
         raise UserError(f"resume={place}: there is no such file or folder; resume=auto takes the newest unfinished run")
     for folder in (place, *list(place.parents)[:3]):
-        run = runfolder.read(folder)
+        run = runfolder.read_named(folder, f"resume={place}")
         if run is not None:
             break
     else:
@@ -133,8 +136,8 @@ def _continue(run: Run, line: CommandLine) -> CommandLine:
     """The words of ``run`` before the user's, its folder, and a note."""
     added = stored_words(run, line)
     if line.find("hydra.run.dir") is None:
-        added.append(assignment("hydra.run.dir", str(run.folder)))
-    _NOTES.append(f"continuing {run.folder} ({run.state}, started {run.created})")
+        added.append(assignment("hydra.run.dir", str(run.folder.absolute())))
+    _NOTES.append(f"continuing {shown(run.folder)} ({run.state}, started {run.created})")
     return line.with_front(added)
 
 
@@ -159,23 +162,29 @@ def stored_words(run: Run, line: CommandLine) -> list[str]:
 def _with_sweep(line: CommandLine) -> CommandLine:
     """``-m hydra.sweep.dir=DIR`` of an earlier sweep: its words again in their order, which numbers the jobs."""
     folder = named_value(line, "hydra.sweep.dir")
-    stored = runfolder.read_json(Path(folder) / SWEEP_FILE) if folder is not None else None
-    if not isinstance(stored, dict):
+    if folder is None or not (Path(folder) / SWEEP_FILE).is_file():
         return line
+    stored = runfolder.read_json(Path(folder) / SWEEP_FILE)
+    words = runfolder.texts(stored.get("overrides")) if isinstance(stored, dict) else None
+    if words is None:
+        raise UserError(f"hydra.sweep.dir={folder}: {Path(folder) / SWEEP_FILE} cannot be read: it is damaged")
     given = {override.key: override for override in line.overrides}
-    words = [Override(word) for word in stored.get("overrides", [])]
-    merged = [given.pop(word.key, word) for word in words]
+    merged = [given.pop(word.key, word) for word in map(Override, words)]
     _NOTES.append(f"continuing the sweep in {folder}")
     return replace(line, overrides=(*merged, *given.values()))
 
 
-def _with_student(line: CommandLine) -> CommandLine:
-    """``student=RUN`` means the folder of a student here; with neither student nor teacher the newest is taken."""
+def _with_students_folder(line: CommandLine) -> CommandLine:
+    """``student=RUN`` means the folder of a student here."""
     words = [
         Override(o.word.replace("student=", "student.folder=", 1)) if o.key == "student" and "=" in o.word else o
         for o in line.overrides
     ]
-    line = replace(line, overrides=tuple(words))
+    return replace(line, overrides=tuple(words))
+
+
+def _with_student(line: CommandLine) -> CommandLine:
+    """The teacher of the student that was named; with neither student nor teacher the newest student is taken."""
     named = line.find("student.folder")
     if named is not None:
         if named.several or named.value in (None, "null"):
@@ -187,14 +196,14 @@ def _with_student(line: CommandLine) -> CommandLine:
     run = next((run for run in finished if (run.folder / "student" / "config.json").is_file()), None)
     if run is None:
         return line
-    _NOTES.append(f"student: {run.folder} (the newest finished one)")
-    return _with_teacher_of(run, line.with_front([assignment("student.folder", str(run.folder))]))
+    _NOTES.append(f"student: {shown(run.folder)} (the newest finished one)")
+    return _with_teacher_of(run, line.with_front([assignment("student.folder", str(run.folder.absolute()))]))
 
 
 def _student_run(folder: Path) -> Run | None:
     if not folder.exists():
         raise UserError(f"student={folder}: there is no such folder; name a finished 'disback backtrack' run")
-    return runfolder.read(folder) or runfolder.read(folder.parent)
+    return runfolder.read_named(folder, f"student={shown(folder)}") or runfolder.read(folder.parent)
 
 
 def _with_teacher_of(run: Run | None, line: CommandLine) -> CommandLine:
@@ -202,4 +211,6 @@ def _with_teacher_of(run: Run | None, line: CommandLine) -> CommandLine:
     if run is None or line.find("teacher") is not None:
         return line
     words = [word for word in stored_words(run, line) if Override(word).key.split(".", 1)[0] == "teacher"]
+    for word in words:
+        trust.require_plain(word, run.folder / runfolder.RUN_FILE)
     return line.with_front(words)

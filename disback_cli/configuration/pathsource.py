@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from disback_cli.configuration import runfolder
-from disback_cli.configuration.arguments import CommandLine, Override, assignment
+from disback_cli.configuration import runfolder, trust
+from disback_cli.configuration.arguments import CommandLine, Override, assignment, shown
 from disback_cli.errors import UserError
 
 PATH_FILE = "path.json"
 # what must be the same in both stages: the teacher, the networks that continue from its nodes, and their noise law
 _GROUPS = ("teacher", "student", "noise/fake")
+_NEEDS_NO_PATH = "endpoint"  # schedule=
 _SHARED = ("teacher", "student", "noise/fake", "noise.fake")
 
 
@@ -20,14 +25,16 @@ class RecordedPath:
     """What ``path.json`` says, as far as the command line is concerned."""
 
     folder: Path  # the run folder, or the folder of path.json where a path was copied alone
+    file: Path
     teacher: str
-    choice: str | None
+    choices: Mapping[str, str]  # what was taken of the groups, if it is known
+    values: Mapping[str, float]  # the numbers that the recording came to use, wherever they were set
     overrides: tuple[str, ...]
     created: str
 
     def is_of_teacher(self, named: str | None) -> bool:
         """Whether ``teacher=named`` means this path's teacher."""
-        return named is None or named in (self.choice, self.teacher)
+        return named is None or named in (self.choices.get("teacher"), self.teacher)
 
 
 def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
@@ -38,6 +45,9 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
             return line
         path = read_path(Path(given.value))
         return line.with_front(_shared_words(path, line))
+    schedule = line.find("schedule")
+    if schedule is not None and schedule.value == _NEEDS_NO_PATH:
+        return line
     teacher = line.find("teacher")
     if teacher is not None and teacher.several:
         return line  # a sweep over teachers: every job finds its own
@@ -45,8 +55,8 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
     if newest is None:
         return line
     others = "path=RUN for another, path=null for none"
-    notes.append(f"path: {newest.folder} (the newest of teacher {newest.teacher}; {others})")
-    return line.with_front([*_shared_words(newest, line), assignment("path", str(newest.folder))])
+    notes.append(f"path: {shown(newest.folder)} (the newest of teacher {newest.teacher}; {others})")
+    return line.with_front([*_shared_words(newest, line), assignment("path", str(newest.folder.absolute()))])
 
 
 def newest_path(runs: Path, teacher: str | None) -> RecordedPath | None:
@@ -62,49 +72,90 @@ def read_path(place: Path) -> RecordedPath:
     file = next((c for c in candidates if c.name == PATH_FILE and c.is_file()), None)
     if file is None:
         what = f"no {PATH_FILE} in it" if place.exists() else "no such folder"
+        name = shown(place)
         unfinished = runfolder.read(place)
         if unfinished is not None and unfinished.verb == "record":
-            raise UserError(f"path={place}: its recording is not complete; type 'disback record resume={place}' first")
-        raise UserError(f"path={place}: {what}; name a 'disback record' run, or leave path= out for the newest")
+            raise UserError(f"path={name}: its recording is not complete; type 'disback record resume={name}' first")
+        raise UserError(f"path={name}: {what}; name a 'disback record' run, or leave path= out for the newest")
     path = _read_file(file)
     if path is None:
-        raise UserError(f"path={place}: {file} cannot be read; record the path again with 'disback record'")
+        raise UserError(
+            f"path={shown(place)}: {shown(file)} cannot be read: it is damaged; record the path again with "
+            "'disback record'"
+        )
     return path
 
 
 def _read_file(file: Path) -> RecordedPath | None:
+    """What the manifest says; None where something is missing or of the wrong type."""
     content = runfolder.read_json(file)
-    if not isinstance(content, dict) or not isinstance(content.get("teacher"), dict):
+    if not isinstance(content, dict):
+        return None
+    teacher, created = content.get("teacher"), content.get("created", "")
+    overrides = runfolder.texts(content.get("overrides", []))
+    choices, values = _choices(content), _values(content)
+    name = teacher.get("name") if isinstance(teacher, dict) else None
+    if choices is None or values is None or overrides is None:
+        return None
+    if not isinstance(name, str) or not isinstance(created, str):
         return None
     folder = file.parent.parent if file.parent.name == "path" else file.parent
-    overrides = tuple(str(word) for word in content.get("overrides", []))
-    choice = content.get("teacher_choice")
-    return RecordedPath(folder, str(content["teacher"].get("name")), choice, overrides, str(content.get("created", "")))
+    return RecordedPath(folder, file, name, choices, values, overrides, created)
+
+
+def _choices(content: dict[str, Any]) -> dict[str, str] | None:
+    named = content.get("choices", {})
+    if not isinstance(named, dict):
+        return None
+    found = {"teacher": content.get("teacher_choice")} | {g: named[g] for g in _GROUPS if named.get(g) is not None}
+    found = {group: choice for group, choice in found.items() if choice is not None}
+    return found if all(isinstance(choice, str) for choice in found.values()) else None
+
+
+def _values(content: dict[str, Any]) -> dict[str, float] | None:
+    """The numbers of the student and of the fake score's noise law, by their keys."""
+    student, noise = content.get("student", {}), content.get("noise", {})
+    law = noise.get("fake", {}) if isinstance(noise, dict) else None
+    if not isinstance(student, dict) or not isinstance(law, dict):
+        return None
+    values: dict[str, float] = {}
+    if "sigma_init" in student:
+        values["student.sigma_init"] = student["sigma_init"]
+        if not _is_number(student["sigma_init"]):
+            return None
+    for name, value in law.items():
+        if re.fullmatch(r"[A-Za-z]\w*", name) and _is_number(value):
+            values[f"noise.fake.{name}"] = value
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _shared_words(path: RecordedPath, line: CommandLine) -> list[str]:
     """The recording's options that the distillation must share and the user did not give himself."""
     given = {override.key: override for override in line.overrides}
-    stored = [Override(word) for word in path.overrides]
-    if path.choice is not None:
-        stored = [Override(assignment("teacher", path.choice)), *(word for word in stored if word.key != "teacher")]
-    words = []
-    for word in stored:
-        if word.key in given or not _is_shared(word.key):
-            continue
-        group = next((g for g in _GROUPS if word.key.startswith(g.replace("/", ".") + ".")), None)
-        if group is not None and _chose_another(group, given, stored):
-            continue
-        words.append(word.word)
-    return words
+    stored = [word for word in map(Override, path.overrides) if _is_shared(word.key)]
+    choices = {word.key: word.value for word in stored if word.key in _GROUPS} | dict(path.choices)
+    words = {group: assignment(group, choice) for group, choice in path.choices.items()}
+    words |= {word.key: word.word for word in stored if word.key not in words}
+    words |= {key: f"{key}={value!r}" for key, value in path.values.items()}
+    wanted = {key: word for key, word in words.items() if not _decided_by_user(key, given, choices)}
+    for word in (*(word.word for word in stored if word.key in wanted), *wanted.values()):
+        trust.require_plain(word, path.file)
+    return list(wanted.values())
 
 
 def _is_shared(key: str) -> bool:
     return any(key == name or (key.startswith(f"{name}.")) for name in _SHARED)
 
 
-def _chose_another(group: str, given: dict[str, Override], stored: list[Override]) -> bool:
-    """Whether the user takes another option of ``group``: the recording's values inside it mean nothing then."""
-    if group not in given:
-        return False
-    return given[group].value != next((word.value for word in stored if word.key == group), None)
+def _decided_by_user(key: str, given: dict[str, Override], choices: Mapping[str, str | None]) -> bool:
+    """Whether the user gave the key, a node around it, or another option of its group, in which it means nothing."""
+    if key in given:
+        return True
+    for group in _GROUPS:
+        if group in given and key.startswith(group.replace("/", ".") + "."):
+            return given[group].value != choices.get(group)
+    return any(key.startswith(f"{name}.") for name in given)

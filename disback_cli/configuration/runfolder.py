@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from disback_cli.configuration.arguments import shown
 from disback_cli.configuration.run_id import launch_id
 from disback_cli.errors import UserError
 from disback_cli.files import write_json
@@ -45,13 +46,20 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file, or None where there is no readable one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def texts(value: Any) -> tuple[str, ...] | None:
+    """The items of a list of texts that was read from a file; None for anything else."""
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
 
 
 def create(folder: Path, verb: str, teacher: str, overrides: Iterable[str]) -> Run:
     """Declare ``folder`` a new, running run; ``overrides``: ``HydraConfig.get().overrides.task``."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RUN_FILE).exists() and read(folder) is None:
+        raise UserError(f"{unreadable(folder)}; remove it, or choose another hydra.run.dir")
     if (folder / RUN_FILE).exists():
         raise UserError(
             f"there is a run in {folder} already: continue it with 'disback {verb} resume={folder}', "
@@ -76,12 +84,29 @@ def _write(run: Run) -> None:
 
 
 def read(folder: Path) -> Run | None:
-    """The run in ``folder``; None where there is no ``run.json`` of this format."""
+    """The run in ``folder``; None where there is no whole ``run.json`` of this format."""
     content = read_json(folder / RUN_FILE)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return None
-    overrides = tuple(str(word) for word in content.get("overrides", []))
-    return Run(folder, content["verb"], content["teacher"], overrides, content["created"], content["state"])
+    overrides = texts(content.get("overrides"))
+    fields = texts([content.get(name) for name in ("verb", "teacher", "created", "state")])
+    if overrides is None or fields is None:
+        return None
+    verb, teacher, created, state = fields
+    return Run(folder, verb, teacher, overrides, created, state)
+
+
+def read_named(folder: Path, word: str) -> Run | None:
+    """:func:`read` of a folder that the user named by ``word``, whose ``run.json`` must be whole if there is one."""
+    run = read(folder)
+    if run is None and (folder / RUN_FILE).is_file():
+        raise UserError(f"{word}: {unreadable(folder)}")
+    return run
+
+
+def unreadable(folder: Path) -> str:
+    """The beginning of a message about a ``run.json`` that :func:`read` does not understand."""
+    return f"{shown(folder / RUN_FILE)} cannot be read: it is damaged or of another version"
 
 
 def set_state(folder: Path, state: State) -> None:
@@ -133,7 +158,7 @@ def lock(folder: Path, patience: float = 2.0) -> RunLock:
 
 
 def _busy_message(folder: Path) -> str:
-    owner = read_json(folder / LOCK_FILE) or {}
+    owner = _written_in_lock(folder)
     return (
         f"{folder} is in use by process {owner.get('pid', '?')} on {owner.get('host', '?')}: "
         "wait for it, stop it, or choose another hydra.run.dir"
@@ -150,8 +175,13 @@ def holder(folder: Path) -> dict[str, Any] | None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return read_json(folder / LOCK_FILE) or {}
+            return _written_in_lock(folder)
         return None
+
+
+def _written_in_lock(folder: Path) -> dict[str, Any]:
+    content = read_json(folder / LOCK_FILE)
+    return content if isinstance(content, dict) else {}
 
 
 def is_busy(folder: Path) -> bool:

@@ -70,13 +70,15 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
         "seconds": round(stage.seconds, 1),
     }
     hydra = HydraConfig.get()
+    choices = hydra.runtime.choices
     nodes = recorder.finish(
         teacher.denoiser.state_dict(),
         cfg.batch_size,
         {
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "teacher": {"name": teacher.name, "hash": teacher.hash, "denoiser": teacher.spec},
-            "teacher_choice": hydra.runtime.choices["teacher"],
+            "teacher_choice": choices["teacher"],
+            "choices": {group: choices.get(group) for group in ("teacher", "student", "noise/fake")},
             "student": stage.student.settings(),
             "noise": plain(cfg.noise),
             "objective": "denoising score matching on the untrained student's samples",

@@ -144,7 +144,10 @@ class ProcessLauncher(Launcher):
         if stored is None:
             write_json(file, {"verb": str(self.config.verb), "overrides": words})
             return
-        before = [str(stored.get("verb")), *stored.get("overrides", [])]
+        stored_words = runfolder.texts(stored.get("overrides")) if isinstance(stored, dict) else None
+        if stored_words is None:
+            raise UserError(f"{file} cannot be read: it is damaged; give the sweep another hydra.sweep.dir")
+        before = [str(stored.get("verb")), *stored_words]
         now = [str(self.config.verb), *words]
         if before != now:
             raise UserError(
@@ -156,9 +159,12 @@ class ProcessLauncher(Launcher):
     def _is_done(self, job: Job) -> bool:
         """Whether an earlier run of this sweep finished the job; takes its state over."""
         status = runfolder.read_json(job.folder / jobs.STATUS_FILE)
-        if status is None or status.get("state") != jobs.DONE or tuple(status.get("overrides", ())) != job.overrides:
+        if not isinstance(status, dict) or status.get("state") != jobs.DONE:
             return False
-        job.state, job.returncode, job.seconds = jobs.DONE, status["returncode"], float(status["seconds"])
+        code, seconds = status.get("returncode"), status.get("seconds")
+        if runfolder.texts(status.get("overrides")) != job.overrides or not isinstance(seconds, (int, float)):
+            return False
+        job.state, job.returncode, job.seconds = jobs.DONE, code if isinstance(code, int) else None, float(seconds)
         return True
 
     def _returns(self, batch: Sequence[Job], configs: Sequence[DictConfig]) -> list[JobReturn]:

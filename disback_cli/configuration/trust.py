@@ -1,0 +1,46 @@
+"""Words that come from a file which somebody else may have written: only plain choices and values are taken over.
+
+A recorded path and a student are folders that people pass on. A word like ``teacher.x._target_=...`` in one of them
+would name any function of any module, and Hydra would call it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from disback_cli.configuration.arguments import Override, names_a_place
+from disback_cli.errors import UserError
+
+# no +, ~ or @package, and no part like _target_, which Hydra's instantiate() takes for itself
+_KEY = re.compile(r"[A-Za-z0-9]\w*(/[A-Za-z0-9]\w*)*(\.[A-Za-z0-9]\w*)*", re.ASCII)
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_NUMBERS = re.compile(rf"\[\s*({_NUMBER}(\s*,\s*{_NUMBER})*)?\s*\]", re.ASCII)
+_BARE = re.compile(r"[\w\-./:%+?@|* ]*", re.ASCII)
+_QUOTED = re.compile(r"\"([^\"\\{]|\\[^{])*\"|'([^'\\{]|\\[^{])*'")
+
+
+def require_plain(word: str, file: Path) -> None:
+    """Refuse a word of ``file`` that is more than the choice of a group, a value, or a list of numbers."""
+    if not is_plain(word):
+        raise UserError(
+            f"{file}: '{word}' is not taken over: it is more than a choice or a value and could run code. "
+            "If you trust it, type it yourself"
+        )
+
+
+def is_plain(word: str) -> bool:
+    """Whether the word does nothing but choose an option of a group or set a value."""
+    key, equals, value = word.partition("=")
+    if not equals or _KEY.fullmatch(key) is None:
+        return False
+    if _NUMBERS.fullmatch(value):
+        return True
+    if _BARE.fullmatch(value) is None and _QUOTED.fullmatch(value) is None:
+        return False
+    if names_a_place(key):
+        return True
+    text = Override(word).value or ""
+    if "." in key:  # teacher.name is part of the run folder's name
+        return not set(text) & {"/", "\\"} and text not in (".", "..")
+    return ".." not in text and not text.startswith("/")
