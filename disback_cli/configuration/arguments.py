@@ -101,7 +101,13 @@ def with_absolute_place(override: Override) -> Override:
         return override
     if value.lower() in ("null", "none") or not os.path.exists(value):
         return override
-    return Override(assignment(override.word.split("=", 1)[0], str(Path(value).absolute())))
+    return Override(assignment(override.word.split("=", 1)[0], str(absolute(Path(value)))))
+
+
+def absolute(place: Path) -> Path:
+    """The absolute path of something that exists, without ``..`` unless a link makes that another place."""
+    short = os.path.abspath(place)
+    return Path(short) if os.path.exists(short) and os.path.samefile(short, place) else place.absolute()
 
 
 def shown(path: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from disback_cli.configuration import pathsource, runfolder, trust
-from disback_cli.configuration.arguments import CommandLine, Override, assignment, shown, with_absolute_place
+from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, shown, with_absolute_place
 from disback_cli.configuration.run_id import launch_id, run_id, shared_launch_id
 from disback_cli.configuration.runfolder import Run
 from disback_cli.errors import UserError
@@ -136,7 +136,7 @@ def _continue(run: Run, line: CommandLine) -> CommandLine:
     """The words of ``run`` before the user's, its folder, and a note."""
     added = stored_words(run, line)
     if line.find("hydra.run.dir") is None:
-        added.append(assignment("hydra.run.dir", str(run.folder.absolute())))
+        added.append(assignment("hydra.run.dir", str(absolute(run.folder))))
     _NOTES.append(f"continuing {shown(run.folder)} ({run.state}, started {run.created})")
     return line.with_front(added)
 
@@ -197,7 +197,7 @@ def _with_student(line: CommandLine) -> CommandLine:
     if run is None:
         return line
     _NOTES.append(f"student: {shown(run.folder)} (the newest finished one)")
-    return _with_teacher_of(run, line.with_front([assignment("student.folder", str(run.folder.absolute()))]))
+    return _with_teacher_of(run, line.with_front([assignment("student.folder", str(absolute(run.folder)))]))
 
 
 def _student_run(folder: Path) -> Run | None:

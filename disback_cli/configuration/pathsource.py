@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from disback_cli.configuration import runfolder, trust
-from disback_cli.configuration.arguments import CommandLine, Override, assignment, shown
+from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, shown
 from disback_cli.errors import UserError
 
 PATH_FILE = "path.json"
@@ -56,7 +56,7 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
         return line
     others = "path=RUN for another, path=null for none"
     notes.append(f"path: {shown(newest.folder)} (the newest of teacher {newest.teacher}; {others})")
-    return line.with_front([*_shared_words(newest, line), assignment("path", str(newest.folder.absolute()))])
+    return line.with_front([*_shared_words(newest, line), assignment("path", str(absolute(newest.folder)))])
 
 
 def newest_path(runs: Path, teacher: str | None) -> RecordedPath | None:
@@ -107,9 +107,9 @@ def _choices(content: dict[str, Any]) -> dict[str, str] | None:
     named = content.get("choices", {})
     if not isinstance(named, dict):
         return None
-    found = {"teacher": content.get("teacher_choice")} | {g: named[g] for g in _GROUPS if named.get(g) is not None}
-    found = {group: choice for group, choice in found.items() if choice is not None}
-    return found if all(isinstance(choice, str) for choice in found.values()) else None
+    all_named = {"teacher": content.get("teacher_choice")} | {group: named.get(group) for group in _GROUPS[1:]}
+    found = {group: choice for group, choice in all_named.items() if isinstance(choice, str)}
+    return found if all(choice is None or isinstance(choice, str) for choice in all_named.values()) else None
 
 
 def _values(content: dict[str, Any]) -> dict[str, float] | None:

@@ -17,6 +17,7 @@ _KEY = re.compile(r"[A-Za-z0-9]\w*(/[A-Za-z0-9]\w*)*(\.[A-Za-z0-9]\w*)*", re.ASC
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _NUMBERS = re.compile(rf"\[\s*({_NUMBER}(\s*,\s*{_NUMBER})*)?\s*\]", re.ASCII)
 _BARE = re.compile(r"[\w\-./:%+?@|* ]*", re.ASCII)
+_CHOICE = re.compile(r"\w[\w\-.]*(/\w[\w\-.]*)*", re.ASCII)
 _QUOTED = re.compile(r"\"([^\"\\{]|\\[^{])*\"|'([^'\\{]|\\[^{])*'")
 
 
@@ -43,4 +44,4 @@ def is_plain(word: str) -> bool:
     text = Override(word).value or ""
     if "." in key:  # teacher.name is part of the run folder's name
         return not set(text) & {"/", "\\"} and text not in (".", "..")
-    return ".." not in text and not text.startswith("/")
+    return _CHOICE.fullmatch(text) is not None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from disback_cli.configuration import discovery, run_id, runfolder
 from disback_cli.configuration.arguments import CommandLine, Override, assignment
@@ -47,15 +48,21 @@ def a_run(
     return folder
 
 
-def a_path(name: str, created: str, *overrides: str, choice: str = "digits") -> Path:
+def a_path(name: str, created: str, *overrides: str, choice: str = "digits", **facts: object) -> Path:
     folder = Path("runs/record") / choice / name
     (folder / "path").mkdir(parents=True)
     content = {
         "format": 1, "teacher": {"name": choice, "hash": "0"}, "teacher_choice": choice,
         "overrides": list(overrides), "created": created,
-    }  # fmt: skip
+    } | facts  # fmt: skip
     (folder / "path" / "path.json").write_text(json.dumps(content))
     return folder
+
+
+def disback(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "disback_cli", *words], env=environment, capture_output=True, text=True
+    )
 
 
 # --- words
@@ -82,6 +89,7 @@ def test_words_are_read_as_hydra_reads_them() -> None:
         and assignment("path", "runs/a-1_2.x") == "path=runs/a-1_2.x"
     )
     assert Override(assignment("path", 'q"x')).value == 'q"x'
+    assert assignment("path", "/jörg") == 'path="/jörg"', "Hydra's grammar wants quotes around other letters"
 
 
 # --- resume
@@ -98,21 +106,21 @@ def test_auto_takes_the_newest_run_that_is_unfinished_and_free() -> None:
     assert other.stdout is not None and other.stdout.readline() == b"held\n"
     try:
         words = prepared("record", "resume=auto", "batch_size=9")
-        assert words == ["seed=2", "+extra=1", f"hydra.run.dir={middle}", "resume=auto", "batch_size=9"]
-        assert any(str(middle) in note for note in discovery.notes())
+        assert words == ["seed=2", "+extra=1", f"hydra.run.dir={middle.absolute()}", "resume=auto", "batch_size=9"]
+        assert any(f"continuing {middle} " in note for note in discovery.notes()), "as short as it can be typed"
         with pytest.raises(UserError, match=f"in use by process {other.pid}"):
             runfolder.lock(busy, patience=0.1)
     finally:
         other.communicate(b"")
-    assert f"hydra.run.dir={busy}" in prepared("record", "resume=auto"), "its process is gone"
+    assert f"hydra.run.dir={busy.absolute()}" in prepared("record", "resume=auto"), "its process is gone"
 
 
 def test_auto_with_nothing_to_continue_says_so_and_starts_a_new_run() -> None:
     assert prepared("record", "resume=auto") == ["resume=auto"]
     assert "no unfinished record run" in discovery.notes()[0]
-    a_run("x", "2024", "teacher=digits_cond")
+    folder = a_run("x", "2024", "teacher=digits_cond").absolute()
     assert prepared("record", "resume=auto", "teacher=other") == ["resume=auto", "teacher=other"]
-    assert "hydra.run.dir=runs/record/digits/x" in prepared("record", "resume=auto", "teacher=digits_cond")
+    assert f"hydra.run.dir={folder}" in prepared("record", "resume=auto", "teacher=digits_cond")
 
 
 def test_a_named_folder_is_continued_or_begun() -> None:
@@ -126,7 +134,7 @@ def test_a_path_names_a_run_or_a_checkpoint_in_one() -> None:
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last").touch()
     for place in (folder, folder / "checkpoints" / "last"):
-        assert f"hydra.run.dir={folder}" in prepared("record", f"resume={place}")
+        assert f"hydra.run.dir={folder.absolute()}" in prepared("record", f"resume={place}")
     for words, message in {
         "resume=nowhere": "no such file or folder",
         "resume=.": "neither a run folder",
@@ -167,17 +175,120 @@ def test_the_newest_path_brings_what_both_stages_share() -> None:
         choice="edm",
     )
     shared = ["teacher=edm", "teacher.a=1", "student.dim=3", "noise/fake=narrow", "noise.fake.std=2"]
-    assert prepared("backtrack", "seed=3") == [*shared, f"path={new}", "seed=3"]
-    assert prepared("backtrack", "teacher=digits")[0] == "path=runs/record/digits/old"
-    assert prepared("backtrack", "-m", "seed=1,2")[-3:] == [f"path={new}", "seed=1,2", "-m"], "pinned for all jobs"
+    assert prepared("backtrack", "seed=3") == [*shared, f"path={new.absolute()}", "seed=3"]
+    assert f"path: {new} (the newest" in discovery.notes()[0], "as short as it can be typed"
+    assert prepared("backtrack", "teacher=digits")[0] == f"path={Path('runs/record/digits/old').absolute()}"
+    assert prepared("backtrack", "-m", "seed=1,2")[-3:] == [f"path={new.absolute()}", "seed=1,2", "-m"], (
+        "pinned for all jobs"
+    )
     assert prepared("backtrack", "-m", "teacher=digits,edm") == ["teacher=digits,edm", "-m"]
     assert prepared("backtrack", "path=null") == ["path=null"]
+
+
+def test_the_plain_loop_inherits_nothing_from_a_path_it_does_not_use() -> None:
+    new = a_path("new", "2024", "student.dim=3", choice="edm").absolute()
+    assert prepared("backtrack", "schedule=endpoint") == ["schedule=endpoint"] and not discovery.notes()
+    assert prepared("backtrack", "-m", "schedule=endpoint", "seed=0,1") == ["schedule=endpoint", "seed=0,1", "-m"]
+    taken = ["teacher=edm", "student.dim=3"]
+    assert prepared("backtrack", "schedule=endpoint", f"path={new}")[:2] == taken
+    assert prepared("backtrack", "-m", "schedule=path,endpoint")[:3] == [*taken, f"path={new}"]
+
+
+LAW = {"_target_": "disback_cli.distillation.sigma_laws.LogNormal", "mean": -2.5, "std": 1e-05}
+FACTS = {
+    "choices": {"teacher": "digits", "student": "one_step", "noise/fake": "narrow"},
+    "student": {"kind": "one_step", "sigma_init": 3},
+    "noise": {"fake": LAW},
+}
+
+
+def test_what_the_recording_came_to_use_is_taken_over_wherever_it_was_set() -> None:
+    new = a_path("new", "2024", "noise.fake.mean=-9", "student.dim=3", **FACTS).absolute()
+    choices = ["teacher=digits", "student=one_step", "noise/fake=narrow"]
+    values = ["noise.fake.mean=-2.5", "student.dim=3", "student.sigma_init=3", "noise.fake.std=1e-05"]
+    assert prepared("backtrack", f"path={new}") == [*choices, *values, f"path={new}"]
+    own = ["noise.fake.std=1", "student=one_step", "student.sigma_init=2"]
+    words = prepared("backtrack", f"path={new}", *own)
+    assert words == ["teacher=digits", "noise/fake=narrow", *values[:2], f"path={new}", *own]
+    words = prepared("backtrack", f"path={new}", "noise/fake=karras", "student=unet")
+    assert words == ["teacher=digits", f"path={new}", "noise/fake=karras", "student=unet"]
+
+
+def test_the_manifest_wins_over_the_recipe(environment: dict[str, str]) -> None:
+    a_path("new", "2024", choice="gmm_2d", **{**FACTS, "choices": FACTS["choices"] | {"teacher": "gmm_2d"}})
+    done = disback(environment, "backtrack", "--cfg", "job", "--resolve")
+    assert done.returncode == 0, done.stderr
+    cfg = yaml.safe_load(done.stdout)
+    assert cfg["student"]["sigma_init"] == 3 and cfg["noise"]["fake"] == LAW and cfg["teacher"]["name"] == "gmm_2d"
+
+
+HOSTILE = (
+    "teacher.denoiser._target_=stranger.strike",
+    "+teacher.x={_target_: stranger.strike, a: 1}",
+    "++teacher.x=1",
+    "~teacher.sampler",
+    "teacher={_target_: stranger.strike}",
+    "teacher.x=[{_target_: stranger.strike}]",
+    "teacher.x='{_target_: stranger.strike}'",
+    'teacher.x="\\{y}"',
+    "teacher.x=${oc.env:HOME}",
+    "teacher.x='${oc.env:HOME}'",
+    "teacher@hydra.searchpath=digits",
+    "teacher.x=choice(1,2)",
+    "teacher.x=1,2",
+    "teacher.name=../../elsewhere",
+    "teacher=../digits",
+)
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_a_stranger_s_words_are_refused(word: str, environment: dict[str, str]) -> None:
+    Path("stranger.py").write_text("def strike(*a, **k):\n    open('struck', 'w').close()\n")
+    path = a_path("new", "2024", word)
+    student = a_run("done", "2024", "objective._target_=my.Own", word, verb="backtrack", state="finished")
+    (student / "student").mkdir()
+    (student / "student" / "config.json").write_text("{}")
+    for words, file in (
+        (("backtrack", f"path={path}"), path / "path" / "path.json"),
+        (("backtrack",), path / "path" / "path.json"),
+        (("sample", f"student={student}"), student / "run.json"),
+        (("sample",), student / "run.json"),
+    ):
+        if word.startswith("teacher=") and words[0] == "backtrack" and ".." in word:
+            continue  # the manifest's own choice stands in its place
+        with pytest.raises(UserError) as refusal:
+            discovery.prepare(words[0], CommandLine.parse(words[1:]))
+        assert word in str(refusal.value) and str(file) in str(refusal.value)
+    if word == HOSTILE[1]:
+        done = disback(environment, "backtrack", f"path={path}")
+        assert done.returncode == 2 and "it is not taken over" not in done.stdout
+        assert word in done.stderr and "Traceback" not in done.stderr and not Path("struck").exists()
+    own = a_run("mine", "2024", word)
+    assert word in prepared("record", f"resume={own}"), "one's own command line again"
+
+
+def test_plain_words_are_taken_over_and_typed_words_are_the_users_own() -> None:
+    plain = [
+        "teacher=folder", "teacher.folder='a (1)/b'", "teacher.steps=-1.5e-3", "teacher.shape=[1, 8,.5]", "teacher.y=",
+    ]  # fmt: skip
+    path = a_path("new", "2024", *plain, "teacher.denoiser._target_=x.Y", choice="folder").absolute()
+    typed = [f"path={path}", "teacher.denoiser._target_=x.Y"]
+    assert prepared("backtrack", *typed) == [*plain, *typed]
+    for choice in ("../x", "x,y", "{a}"):
+        with pytest.raises(UserError, match="is not taken over"):
+            prepared("backtrack", f"path={a_path(f'c{len(choice)}{choice[0]}', '2023', teacher_choice=choice)}")
 
 
 def test_the_users_own_words_win_over_the_recording() -> None:
     new = a_path("new", "2024", "student=unet", "student.dim=3", "noise/fake=narrow", "noise.fake.std=2")
     words = prepared("backtrack", f"path={new}", "student=one_step", "noise.fake.std=1")
-    assert words == ["teacher=digits", "noise/fake=narrow", f"path={new}", "student=one_step", "noise.fake.std=1"]
+    assert words == [
+        "teacher=digits",
+        "noise/fake=narrow",
+        f"path={new.absolute()}",
+        "student=one_step",
+        "noise.fake.std=1",
+    ]
 
 
 def test_no_path_is_no_mistake_but_a_wrong_one_is() -> None:
@@ -193,7 +304,7 @@ def test_no_path_is_no_mistake_but_a_wrong_one_is() -> None:
 
 
 def test_the_root_of_the_runs_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = a_run("x", "2024", root="elsewhere")
+    folder = a_run("x", "2024", root="elsewhere").absolute()
     assert f"hydra.run.dir={folder}" in prepared("record", "resume=auto", "runs=elsewhere")
     monkeypatch.setenv("DISBACK_RUNS", "elsewhere")
     assert f"hydra.run.dir={folder}" in prepared("record", "resume=auto")
@@ -208,12 +319,97 @@ def test_a_student_is_named_by_its_folder_or_the_newest_is_taken() -> None:
     (run / "student").mkdir()
     (run / "student" / "config.json").write_text("{}")
     taken = ["teacher=digits_cond", "teacher.steps=3"]
-    assert prepared("sample", "n=3") == [*taken, f"student.folder={run}", "n=3"]
-    assert prepared("evaluate", f"student={run}") == [*taken, f"student.folder={run}"]
+    assert prepared("sample", "n=3") == [*taken, f"student.folder={run.absolute()}", "n=3"]
+    assert f"student: {run} (" in discovery.notes()[0]
+    assert prepared("evaluate", f"student={run}") == [*taken, f"student.folder={run.absolute()}"]
     assert prepared("sample", "teacher=gmm_2d") == ["teacher=gmm_2d"]
     assert prepared("sample", "-m", f"student={run},other") == [f"student.folder={run},other", "-m"]
     with pytest.raises(UserError, match="student=nowhere: there is no such folder"):
         prepared("evaluate", "student=nowhere")
+
+
+# --- files that are damaged, folders seen from elsewhere
+
+
+DAMAGED_RUNS = ({"format": 1}, {"format": 1, "verb": "record"}, [], 5, {"format": 1, "overrides": 5}, "[" * 100000)
+DAMAGED_PATHS: tuple[object, ...] = (
+    {"overrides": 5}, {"overrides": [1]}, {"teacher": {}}, {"teacher": {"name": 3}}, {"teacher_choice": []},
+    {"created": 7}, {"choices": 5}, {"choices": {"student": 1}}, {"student": []}, {"student": {"sigma_init": "2"}},
+    {"noise": 1}, {"noise": {"fake": 1}}, [], 5,
+)  # fmt: skip
+
+
+def _damage(file: Path, content: object) -> None:
+    if isinstance(content, str):
+        file.write_text(content)
+        return
+    whole = json.loads(file.read_text()) if file.name == "path.json" else {}
+    file.write_text(json.dumps(whole | content if isinstance(content, dict) else content))
+
+
+@pytest.mark.parametrize("content", DAMAGED_RUNS, ids=range(len(DAMAGED_RUNS)))
+def test_a_damaged_run_is_passed_over_and_refused_when_named(content: object) -> None:
+    damaged = a_run("new", "2025")
+    _damage(damaged / "run.json", content)
+    assert prepared("record", "resume=auto") == ["resume=auto"] and prepared("backtrack") == []
+    whole = a_run("old", "2024").absolute()
+    assert f"hydra.run.dir={whole}" in prepared("record", "resume=auto")
+    for verb, *words in (
+        ("record", f"resume={damaged}"),
+        ("record", "resume=auto", f"hydra.run.dir={damaged}"),
+        ("sample", f"student={damaged}"),
+    ):
+        with pytest.raises(UserError, match=f"{damaged}/run.json cannot be read"):
+            prepared(verb, *words)
+    with pytest.raises(UserError, match="cannot be read.*remove it"):
+        runfolder.create(damaged, "record", "digits", [])
+    (damaged / "run.lock").write_text("5")
+    with runfolder.lock(damaged):
+        (damaged / "run.lock").write_text("5")
+        assert runfolder.holder(damaged) == {}
+
+
+@pytest.mark.parametrize("content", DAMAGED_PATHS, ids=range(len(DAMAGED_PATHS)))
+def test_a_damaged_path_is_passed_over_and_refused_when_named(content: object) -> None:
+    damaged = a_path("new", "2025")
+    _damage(damaged / "path" / "path.json", content)
+    assert prepared("backtrack") == []
+    with pytest.raises(UserError, match=f"path={damaged}: {damaged}/path/path.json cannot be read"):
+        prepared("backtrack", f"path={damaged}")
+    whole = a_path("old", "2024").absolute()
+    assert f"path={whole}" in prepared("backtrack")
+
+
+def test_a_damaged_sweep_is_refused() -> None:
+    Path("sweep").mkdir()
+    assert prepared("record", "-m", "hydra.sweep.dir=sweep") == ["hydra.sweep.dir=sweep", "-m"]
+    for content in ("5", '{"overrides": 5}', "{"):
+        Path("sweep/sweep.json").write_text(content)
+        with pytest.raises(UserError, match="sweep/sweep.json cannot be read"):
+            prepared("record", "-m", "hydra.sweep.dir=sweep")
+
+
+def test_what_exists_is_named_by_its_absolute_path(place: Path) -> None:
+    for name in ("here", "a b"):
+        Path(name).mkdir()
+    Path("w.pth").touch()
+    keys = ("path", "teacher.folder", "dataset.path", "student.folder", "+metrics.extractor.weights")
+    line = CommandLine.parse([f"{key}=w.pth" for key in keys] + ["dataset.path='a b'", "teacher.name=here"])
+    words = discovery.prepare("pretrain", line).words()
+    assert words == [*(f"{key}={place}/w.pth" for key in keys), f'dataset.path="{place}/a b"', "teacher.name=here"]
+    as_typed = ["teacher.folder=pkg://x", "dataset.path=missing", "dataset.path=here,w.pth", "dataset.path=null"]
+    assert prepared("pretrain", *as_typed) == as_typed
+
+
+def test_a_run_is_continued_from_another_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("data.npz").touch()
+    words = discovery.prepare("pretrain", CommandLine.parse(["dataset=npz", "dataset.path=data.npz"])).words()
+    run = a_run("x", "2024", *words, verb="pretrain")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    resumed = prepared("pretrain", f"resume={place / run}")
+    assert f"dataset.path={place}/data.npz" in resumed and f"hydra.run.dir={place / run}" in resumed
+    assert f"hydra.run.dir={place / run}" in prepared("pretrain", "resume=auto", "runs=../runs")
 
 
 # --- run id and run folder
