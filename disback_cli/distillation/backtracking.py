@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from disback_cli.denoisers.protocol import Denoiser, expand_sigma
@@ -17,6 +16,7 @@ from disback_cli.distillation.schedules import Progress, Schedule
 from disback_cli.distillation.sigma_laws import SigmaLaw
 from disback_cli.distillation.students import OneStepStudent
 from disback_cli.runtime.ema import Ema
+from disback_cli.runtime.processes import mean_over_processes
 from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -143,11 +143,7 @@ class Backtracking(Stage):
         """This iteration's mismatch, the same number on every process; read only where a schedule wants it."""
         if not self.schedule.uses_mismatch or self._mismatch is None:
             return None
-        value = self._mismatch.square()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(value)
-            value /= dist.get_world_size()
-        return float(value.sqrt())
+        return float(mean_over_processes(self._mismatch.square()).sqrt())
 
     def facts(self) -> dict[str, float]:
         """Which node is the target."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from disback_cli.denoisers.protocol import Denoiser
@@ -15,6 +14,7 @@ from disback_cli.denoisers.sampling import heun, network_evaluations
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
 from disback_cli.evaluation.suite import EvaluationSuite
+from disback_cli.runtime.processes import rank_and_world
 from disback_cli.runtime.progress import tracked
 from disback_cli.runtime.randomness import CounterRandom
 
@@ -104,8 +104,7 @@ def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str
         batch_size: samples at a time on each process.
         what: shown with the progress; empty shows none.
     """
-    distributed = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    rank, world = rank_and_world()
     begin, end = suite.n * rank // world, suite.n * (rank + 1) // world
     suite.reset()
     seconds = 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from disback_cli.data.digits import digits
 from disback_cli.evaluation.digits_classifier import ARCHITECTURE, FEATURE_DIM, NUM_CLASSES, DigitsClassifier
+from disback_cli.files import write_bytes, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,8 +123,8 @@ def write(
         "license": "Apache-2.0",
     }
     (folder / "model.safetensors").write_bytes(blob)
-    (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(CARD.format(**facts, **asdict(recipe)), encoding="utf-8")
+    write_json(folder / "config.json", facts)
+    write_bytes(folder / "README.md", CARD.format(**facts, **asdict(recipe)).encode())
     return str(facts["sha256"])
 
 

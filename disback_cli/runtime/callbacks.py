@@ -116,10 +116,10 @@ class Saving(StageCallback):
         """Look at the numbers, save if it is time."""
         due = stage.iteration % self.every == 0 or stage.iteration in self.also_at
         last = stage.iteration == stage.iterations
-        if due or last or stage.iteration % self.check_every == 0:
-            stage.check_health()
         if due or last:
             self.save(trainer, stage)
+        elif stage.iteration % self.check_every == 0:
+            stage.check_health()
 
     def save(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Save this iteration, once."""

@@ -8,6 +8,8 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from disback_cli.runtime.processes import rank_and_world
+
 EXIT_CODES: dict[int, int] = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
@@ -36,7 +38,8 @@ class StopRequest:
 
     def agreed(self, device: torch.device) -> int:
         """The signal number that any rank has received, 0 if none; every rank gets the same answer."""
-        if not (dist.is_available() and dist.is_initialized()):
+        _, world = rank_and_world()
+        if world == 1:
             return self.received
         flag = torch.tensor([self.received], device=device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from disback_cli.errors import UserError
 from disback_cli.runtime.health import FiniteGuard, named_gradients
 from disback_cli.runtime.optimizers import AdamSettings, learning_rate
+from disback_cli.runtime.processes import mean_over_processes, rank_and_world
 from disback_cli.runtime.randomness import CounterRandom
 
 
@@ -115,11 +116,11 @@ class Stage(pl.LightningModule):
     @property
     def share(self) -> tuple[int, int]:
         """First sample of this process in the global batch, and how many are its own."""
-        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        rank, world = rank_and_world()
         if self.batch_size % world:
             raise UserError(f"batch_size={self.batch_size} cannot be shared evenly by {world} processes")
         count = self.batch_size // world
-        return (dist.get_rank() if world > 1 else 0) * count, count
+        return rank * count, count
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """This process's part of the iteration's standard normal draw."""
@@ -192,10 +193,7 @@ class Stage(pl.LightningModule):
         """Means since the last call, over all processes; synchronises with the device once."""
         if not self._summed:
             return {}
-        means = torch.stack(list(self._sums.values())) / self._summed
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(means)
-            means /= dist.get_world_size()
+        means = mean_over_processes(torch.stack(list(self._sums.values())) / self._summed)
         names = list(self._sums)
         self._sums, self._summed = {}, 0
         return dict(zip(names, means.tolist(), strict=True))
@@ -222,8 +220,9 @@ class Stage(pl.LightningModule):
             return {}
         own = torch.stack(list(self._sums.values()))
         parts = [own]
-        if dist.is_available() and dist.is_initialized():
-            parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        _, world = rank_and_world()
+        if world > 1:
+            parts = [torch.empty_like(own) for _ in range(world)]
             dist.all_gather(parts, own)
         return dict(zip(self._sums, torch.stack(parts, dim=1).cpu(), strict=True))
 
@@ -237,7 +236,7 @@ class Stage(pl.LightningModule):
             )
         self.iteration, self._summed = state["iteration"], state["summed"]
         self._seconds_before = state["seconds"]
-        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        rank, world = rank_and_world()
         for name, values in state["sums"].items():
             own = values[rank] if len(values) == world else values.mean()
             self._sums[name] = own.to(self.device)

@@ -185,7 +185,7 @@ def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking) -> None:
     """Teacher, untrained student and student on the same latents."""
     import torch
 
-    from disback_cli.evaluation.measure import heun_sampler, one_step_sampler
+    from disback_cli.evaluation.measure import heun_sampler, one_step_sampler, teacher_evaluations
     from disback_cli.reporting.pictures import picture_of, save_png, side_by_side
     from disback_cli.verbs.common import evaluation_noise
 
@@ -193,10 +193,10 @@ def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking) -> None:
     noise = evaluation_noise(teacher, stage.device)
     teacher.denoiser.to(stage.device)
     untrained = type(stage.student)(teacher.denoiser, sigma_init=stage.student.sigma_init)
-    steps = 2 * int(teacher.sampler.get("steps", 18)) - 1
+    evaluations = teacher_evaluations(teacher)
     with torch.no_grad():
         samples = {
-            f"teacher, {steps} evaluations": heun_sampler(teacher.denoiser, teacher.sampler, noise)(0, count),
+            f"teacher, {evaluations} evaluations": heun_sampler(teacher.denoiser, teacher.sampler, noise)(0, count),
             "untrained student, 1": one_step_sampler(untrained, noise)(0, count),
             "distilled student, 1": one_step_sampler(stage.ema.network, noise)(0, count),
         }
@@ -226,6 +226,7 @@ def _rows(teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) 
 
 
 def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) -> None:
+    from disback_cli.files import write_bytes
     from disback_cli.reporting.table import table
     from disback_cli.runtime.session import shown_path
 
@@ -235,7 +236,7 @@ def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: E
         columns = [name for name in rows[0] if not name.startswith("is_std")]
         heads = [name.replace("_", " ") if name.endswith(("image", "second")) else name for name in columns]
         text = table(heads, [[row[name] for name in columns] for row in rows])
-        (session.folder / "table.txt").write_text(text + "\n")
+        write_bytes(session.folder / "table.txt", f"{text}\n".encode())
         print(f"\n{text}\n")
     print(f"student:  {folder}/student")
     print(f"pictures: {folder}/grid.png  {folder}/curves.png")

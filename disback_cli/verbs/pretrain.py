@@ -99,6 +99,7 @@ def _finish(
     from hydra.core.hydra_config import HydraConfig
 
     from disback_cli.denoisers.folder import save_model
+    from disback_cli.files import write_bytes
     from disback_cli.reporting.cards import teacher_card
     from disback_cli.reporting.curves import draw_curves
     from disback_cli.runtime.session import shown_path
@@ -124,7 +125,8 @@ def _finish(
     dtype = {"fp16": torch.float16, "fp32": None}[cfg.save_as]
     save_model(folder, spec, stage.ema.network.state_dict(), facts, dtype=dtype)
     parameters = sum(p.numel() for p in stage.denoiser.parameters())
-    (folder / "README.md").write_text(teacher_card(facts, parameters, cfg.save_as, dict(cfg.teacher.sampler)))
+    card = teacher_card(facts, parameters, cfg.save_as, dict(cfg.teacher.sampler))
+    write_bytes(folder / "README.md", card.encode())
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png")
     session.write_summary({"teacher": cfg.teacher.name, "metrics": metrics, "cost": cost})
     for name, value in metrics.items():

@@ -66,6 +66,8 @@ def test_uninstalling_gives_the_signals_back(caught, number):
 def test_every_rank_learns_of_a_signal_to_any(monkeypatch):
     request = StopRequest()
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda flag, op: flag.clamp_(min=int(signal.SIGTERM)))
     assert request.agreed(torch.device("cpu")) == signal.SIGTERM
 
