@@ -91,6 +91,30 @@ class Denoiser(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
+    def nearest_sigma(self, sigma: float) -> float:
+        """The noise level closest to ``sigma`` that the network was trained at; any level, unless a subclass says so.
+
+        A network of discrete time knows its noise levels only; a one-step student is asked at one of them.
+        """
+        return sigma
+
+    def unused_parameters(self) -> frozenset[str]:
+        """Names of parameters that no gradient reaches in distillation: inputs that are never given, unused heads."""
+        return frozenset()
+
+    def trainable_(self) -> Denoiser:
+        """Let gradients reach every parameter that is used, and return the denoiser.
+
+        Data-parallel training refuses parameters that wait for a gradient in vain.
+        """
+        unused = self.unused_parameters()
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in unused)
+        return self
+
+    def constrain_(self) -> None:
+        """Put the weights back where the network wants them; called after every optimiser step."""
+
     def check_labels(self, labels: Tensor | None, batch: int) -> Tensor | None:
         """Return the labels in fp32, or None if the denoiser is unconditional.
 

@@ -77,7 +77,7 @@ class Backtracking(Stage):
         self.generator_law, self.fake_law, self.share_draw = generator_law, fake_law, share_draw
         self.target_node = -1
         self.switches: list[tuple[int, int]] = []
-        self._mismatch: Tensor | None = None
+        self._mismatch_squared: Tensor | None = None
         self.set_target(schedule.first_target(last))
 
     @property
@@ -117,14 +117,15 @@ class Backtracking(Stage):
         with torch.set_grad_enabled(self.share_draw):
             followed = self.fake(noisy, sigma, labels)
         generator_loss = self.objective.loss(x, noisy, spread, followed.detach(), aim)
-        self._mismatch = mismatch(followed, aim, sigma, self.fake.sigma_data)
+        apart = mismatch(followed, aim, sigma, self.fake.sigma_data)
+        self._note_mismatch(apart)
         if not self.share_draw:
             sigma = self.fake_law.quantile(self.uniform("sigma_fake"))
             noisy = clean + expand_sigma(sigma, x) * self.normal("noise_fake", shape)
             followed = self.fake(noisy, sigma, labels)
         fake_loss = denoising_loss(followed, clean, sigma, self.fake.sigma_data)
         scalars = {
-            "mismatch": self._mismatch,
+            "mismatch": apart,
             "sample_mean": clean.mean(),
             "sample_std": clean.std(),
             "sample_diversity": clean.std(dim=0).mean(),
@@ -139,11 +140,18 @@ class Backtracking(Stage):
             log.info("iteration %d: the target moves from node %d to node %d", self.iteration, self.target_node, node)
             self.set_target(node)
 
+    def _note_mismatch(self, apart: Tensor) -> None:
+        """Add a pass's mismatch to the iteration's; squares add up, as over one large batch."""
+        share = apart.square() / self.passes
+        self._mismatch_squared = (
+            share if self._pass == 0 or self._mismatch_squared is None else (self._mismatch_squared + share)
+        )
+
     def _agreed_mismatch(self) -> float | None:
         """This iteration's mismatch, the same number on every process; read only where a schedule wants it."""
-        if not self.schedule.uses_mismatch or self._mismatch is None:
+        if not self.schedule.uses_mismatch or self._mismatch_squared is None:
             return None
-        return float(mean_over_processes(self._mismatch.square()).sqrt())
+        return float(mean_over_processes(self._mismatch_squared).sqrt())
 
     def facts(self) -> dict[str, float]:
         """Which node is the target."""

@@ -18,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from disback_cli.errors import UserError
 from disback_cli.runtime.checkpoint import AtomicCheckpointIO
 
+log = logging.getLogger(__name__)
+
 
 class Launch:
     """How many processes on what.
@@ -28,6 +30,8 @@ class Launch:
         num_nodes: machines.
         strategy: ``single`` or ``ddp``.
         threads: CPU threads of each process; None takes OMP_NUM_THREADS, and shares the cores out without it.
+        max_batch: most samples a device handles at a time; its share of a larger batch takes several passes, whose
+            gradients add up. None takes the share at once.
     """
 
     def __init__(
@@ -38,7 +42,10 @@ class Launch:
         num_nodes: int = 1,
         strategy: Literal["single", "ddp"] = "single",
         threads: int | None = None,
+        max_batch: int | None = None,
     ) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise UserError(f"trainer.max_batch={max_batch} must be at least 1, or null")
         if devices < 1 or num_nodes < 1:
             raise UserError(f"trainer.devices={devices} and trainer.num_nodes={num_nodes} must be at least 1")
         if strategy == "single" and devices * num_nodes > 1:
@@ -54,6 +61,7 @@ class Launch:
                 f"give trainer.devices={possible} or less"
             )
         self.devices, self.num_nodes, self.strategy = devices, num_nodes, strategy
+        self.max_batch = max_batch
         self._require_started_processes()
         given = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
         self.threads = threads or given or max(1, (os.cpu_count() or 1) // devices)
@@ -90,6 +98,20 @@ class Launch:
                 f"batch_size={batch_size} cannot be shared evenly by {self.processes} processes; "
                 f"try batch_size={-(-batch_size // self.processes) * self.processes}"
             )
+
+    def passes(self, batch_size: int) -> int:
+        """In how many passes of one size a device goes through its share of a global batch, and say so.
+
+        Raises:
+            UserError: the processes cannot share the batch evenly.
+        """
+        self.require_divisible(batch_size)
+        share = batch_size // self.processes
+        fewest = -(-share // (self.max_batch or share))
+        passes = next(count for count in range(fewest, share + 1) if share % count == 0)
+        each = share // passes
+        log.info("batch of %d samples: %d device(s) x %d pass(es) x %d", batch_size, self.processes, passes, each)
+        return passes
 
     def trainer(self, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]) -> pl.Trainer:
         """A Trainer that runs a stage once through and leaves all reporting and saving to our callbacks."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.errors import UserError
 from disback_cli.runtime.health import FiniteGuard, named_gradients
 from disback_cli.runtime.optimizers import AdamSettings, learning_rate
@@ -43,6 +46,7 @@ class Stage(pl.LightningModule):
         lr: peak learning rate of each trained network, by the network's name.
         lr_schedule: ``constant`` or ``cosine``.
         lr_warmup: iterations of linear warm-up.
+        passes: passes in which a process goes through its share of the batch; gradients add up over them.
     """
 
     def __init__(
@@ -55,10 +59,12 @@ class Stage(pl.LightningModule):
         lr: Mapping[str, float],
         lr_schedule: Literal["constant", "cosine"] = "constant",
         lr_warmup: int = 0,
+        passes: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.batch_size, self.iterations = batch_size, iterations
+        self.passes, self._pass = passes, 0
         self.random = CounterRandom(seed)
         self.optimizer_settings = optimizer
         self.lr, self.lr_schedule, self.lr_warmup = dict(lr), lr_schedule, lr_warmup
@@ -115,12 +121,13 @@ class Stage(pl.LightningModule):
 
     @property
     def share(self) -> tuple[int, int]:
-        """First sample of this process in the global batch, and how many are its own."""
+        """First sample of this process's present pass in the global batch, and how many the pass takes."""
         rank, world = rank_and_world()
-        if self.batch_size % world:
-            raise UserError(f"batch_size={self.batch_size} cannot be shared evenly by {world} processes")
-        count = self.batch_size // world
-        return rank * count, count
+        if self.batch_size % (world * self.passes):
+            times = f" in {self.passes} passes each" if self.passes > 1 else ""
+            raise UserError(f"batch_size={self.batch_size} cannot be shared evenly by {world} processes{times}")
+        count = self.batch_size // (world * self.passes)
+        return (rank * self.passes + self._pass) * count, count
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """This process's part of the iteration's standard normal draw."""
@@ -146,17 +153,17 @@ class Stage(pl.LightningModule):
         ]
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """One iteration: all losses, one joint backward, all optimisers.
+        """One iteration: all losses, one joint backward a pass, all optimisers.
 
         The losses have disjoint parameters (each detaches what is not its own), so one backward gives every
-        network exactly the gradient it would get from a backward of its own, and plain DDP is content.
+        network exactly the gradient it would get from a backward of its own, and plain DDP is content. The losses
+        are means over samples and the passes are of one size, so the mean over the passes is the batch's loss.
         """
         iteration = int(batch)
         if iteration != self.iteration:
             raise RuntimeError(f"the loader is at iteration {iteration}, the stage at {self.iteration}")
         self.random.seed_global(iteration, self.global_rank)
-        losses, scalars = self.losses(iteration)
-        self.manual_backward(torch.stack([losses[name] for name in self.loss_names]).sum())
+        losses, scalars = self._backward(iteration)
         self._watch_and_clip(losses, iteration)
         optimizers = self.optimizers()
         for optimizer, name in zip(
@@ -167,9 +174,34 @@ class Stage(pl.LightningModule):
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        for network in self._constrained():
+            network.constrain_()
         self._accumulate({**losses, **scalars})
         self.iteration += 1
         self.after_step()
+
+    def _backward(self, iteration: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """All passes of an iteration; gradients travel between the processes with the last one only."""
+        every_loss: list[dict[str, Tensor]] = []
+        every_scalar: list[dict[str, Tensor]] = []
+        for number in range(self.passes):
+            self._pass = number
+            losses, scalars = self.losses(iteration)
+            total = torch.stack([losses[name] for name in self.loss_names]).sum()
+            with self._without_synchronisation(number < self.passes - 1):
+                self.manual_backward(total / self.passes if self.passes > 1 else total)
+            every_loss.append({name: loss.detach() for name, loss in losses.items()})
+            every_scalar.append(scalars)
+        self._pass = 0
+        return _means(every_loss), _means(every_scalar)
+
+    def _without_synchronisation(self, wanted: bool) -> AbstractContextManager[Any]:
+        strategy = self.trainer.strategy if wanted else None
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _constrained(self) -> list[Denoiser]:
+        """The denoisers among the trained networks, which may have to be put back on their manifold."""
+        return [module for net in self.trained().values() for module in net.modules() if isinstance(module, Denoiser)]
 
     def _watch_and_clip(self, losses: dict[str, Tensor], iteration: int) -> None:
         if self._guard is None:
@@ -244,3 +276,10 @@ class Stage(pl.LightningModule):
         # how many iterations are left is for our counter and the loader to say.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
         self.restore_stage(state)
+
+
+def _means(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each entry over the passes; a single pass is handed on as it is."""
+    if len(rows) == 1:
+        return rows[0]
+    return {name: torch.stack([row[name].detach() for row in rows]).mean() for name in rows[0]}

@@ -37,7 +37,7 @@ def work(cfg: DictConfig) -> None:
             )
         torch.manual_seed(counter_seed(cfg.seed, "initial weights"))
         spec = plain(cfg.teacher.denoiser)
-        denoiser = build(spec, allow=None)
+        denoiser = build(spec, allow=None).trainable_()
         dataset = build_dataset(cfg, denoiser.shape)
         if denoiser.label_dim not in (0, dataset.num_classes):
             raise UserError(
@@ -57,6 +57,7 @@ def work(cfg: DictConfig) -> None:
             lr={"denoiser": cfg.lr.denoiser},
             lr_schedule=cfg.lr.schedule,
             lr_warmup=cfg.lr.warmup,
+            passes=session.launch.passes(cfg.batch_size),
         )
         telemetry = Telemetry(cfg.log_every)
         evaluation = _build_evaluation(cfg, session, stage, telemetry)

@@ -38,6 +38,15 @@ def test_recording_with_two_processes_is_the_recording_of_one(recorded: Path, re
     assert found[0]["network_passes"] == found[1]["network_passes"]
 
 
+def test_two_processes_in_passes_are_the_recording_of_one(workplace: Workplace, recorded: Path) -> None:
+    """32 samples as 2 processes x 4 passes x 4: gradients travel with the last pass, and none is lost or doubled."""
+    done = succeeded(workplace(*RECORD, *TWO_PROCESSES, "trainer.max_batch=5"))
+    assert "batch of 32 samples: 2 device(s) x 4 pass(es) x 4" in done.stdout + done.stderr
+    run = workplace.run_of("record")
+    for part in ("state_dict", "optimizer_states"):
+        assert difference(checkpoint(run)[part], checkpoint(recorded)[part], rtol=1e-3) is None
+
+
 def test_distilling_with_two_processes(workplace: Workplace, recorded: Path, distilled: Path) -> None:
     succeeded(workplace(*BACKTRACK, *TWO_PROCESSES, f"path={recorded}"))
     run = workplace.run_of("backtrack")

@@ -427,3 +427,19 @@ def test_batch_that_the_ranks_cannot_share_is_refused(make_backtracking, monkeyp
     World(monkeypatch, 4)
     with pytest.raises(UserError, match="batch_size=10 cannot be shared evenly by 4"):
         stage.normal("z", (2,))
+
+
+# Passes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [PathSchedule(interval=2), adaptive()], ids=lambda s: type(s).__name__)
+def test_a_batch_in_passes_trains_like_the_whole_batch(make_backtracking, fit, schedule):
+    stages = []
+    for passes in (1, 2):
+        stage = make_backtracking(schedule=copy.deepcopy(schedule), iterations=5, passes=passes)
+        fit(stage)
+        stages.append(stage)
+    whole, parts = stages
+    assert parts.switches == whole.switches
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)

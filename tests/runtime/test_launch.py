@@ -96,3 +96,15 @@ def test_ddp_trainer_uses_gloo_on_the_cpu_and_does_not_send_buffers(monkeypatch)
     assert trainer.strategy.process_group_backend == "gloo"
     assert False in trainer.strategy._ddp_kwargs.values()
     assert trainer.world_size == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "passes"), [(32, None, 1), (32, 32, 1), (32, 9, 4), (30, 8, 5), (7, 3, 7), (4, 100, 1)]
+)
+def test_a_share_is_gone_through_in_the_fewest_passes_of_one_size(batch, most, passes):
+    assert Launch(accelerator="cpu", max_batch=most).passes(batch) == passes
+
+
+def test_a_device_that_handles_no_sample_is_refused():
+    with pytest.raises(UserError, match="trainer.max_batch=0 must be at least 1"):
+        Launch(accelerator="cpu", max_batch=0)

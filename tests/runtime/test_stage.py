@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from disback_cli.denoisers.protocol import Denoiser
+from disback_cli.errors import UserError
 from disback_cli.runtime.optimizers import AdamSettings, learning_rate
 
 
@@ -56,3 +58,63 @@ def test_training_fits_the_line(make_stage, fit):
     fit(stage)
     assert stage.line.weight.item() == pytest.approx(2, abs=0.02)
     assert stage.line.bias.item() == pytest.approx(1, abs=0.02)
+
+
+def test_passes_add_up_to_the_gradient_of_the_whole_batch(make_stage, fit):
+    weights = []
+    for passes in (1, 2, 4):
+        stage = make_stage(batch_size=8, passes=passes)
+        fit(stage)
+        assert stage.images_seen == 48
+        weights.append(torch.cat([p.detach().flatten() for p in stage.line.parameters()]))
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weights[2], weights[0], rtol=1e-5, atol=1e-6)
+
+
+def test_every_pass_takes_samples_of_its_own(make_stage, fit):
+    drawn = []
+
+    def noted(stage):
+        normal = stage.normal
+        stage.normal = lambda purpose, shape: drawn.append(x := normal(purpose, shape)) or x
+        return stage
+
+    fit(noted(make_stage(batch_size=8, iterations=1)))
+    fit(noted(make_stage(batch_size=8, iterations=1, passes=4)))
+    assert [len(x) for x in drawn] == [8, 2, 2, 2, 2]
+    assert torch.equal(torch.cat(drawn[1:]), drawn[0])
+
+
+def test_scalars_and_losses_are_means_over_the_passes(make_stage, fit):
+    readings = []
+    for passes in (1, 2):
+        stage = make_stage(batch_size=8, iterations=3, passes=passes)
+        fit(stage)
+        readings.append(stage.read_scalars())
+    assert readings[0] == pytest.approx(readings[1], rel=1e-5)
+
+
+def test_a_batch_that_the_passes_cannot_share_is_refused(make_stage, fit):
+    with pytest.raises(UserError, match="batch_size=6 cannot be shared evenly by 1 processes in 4 passes each"):
+        fit(make_stage(batch_size=6, passes=4))
+
+
+def test_weights_are_put_back_after_every_step(make_stage, fit):
+    class Bounded(Denoiser):
+        def __init__(self):
+            super().__init__((1,))
+            self.weight = torch.nn.Parameter(torch.ones(1, 1))
+            self.calls = 0
+
+        def forward(self, x, sigma=None, labels=None):
+            return x * self.weight
+
+        def constrain_(self):
+            self.calls += 1
+            self.weight.data.fill_(1.5)
+
+    stage = make_stage(iterations=3)
+    stage.line = Bounded()
+    fit(stage)
+    assert stage.line.calls == 3
+    assert stage.line.weight.item() == 1.5
