@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 
 _PLAIN_VALUE = re.compile(r"[\w\-./:%+?@|*]+\Z", re.ASCII)
-_PLACES = (".folder", ".path", ".weights")
+_PLACES = (".folder", ".path", ".weights", ".scheduler", ".reference")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from disback_cli.configuration.complaints import did_you_mean
 from disback_cli.configuration.kinds import from_hint
@@ -21,15 +22,35 @@ _INSTANTIATE_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args
 
 def check(cfg: DictConfig, verb: str) -> None:
     """Raise a ``UserError`` for the first thing in the configuration of ``verb`` that cannot be right."""
+    try:
+        root = _resolved(cfg)
+    except InterpolationKeyError:
+        # A reference leads nowhere where a wrong option that others follow was given: that one is the mistake.
+        for name, node in cfg.items():
+            if name != "hydra" and OmegaConf.is_config(node):
+                _check_targets(_without_references(OmegaConf.to_container(node, resolve=False)), str(name))
+        raise
+    if verb in VERB_OPTIONS:
+        _check_fields(root, VERB_OPTIONS[verb], "")
+    _check_targets(root, "")
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The verb's part of the configuration as plain containers, without a value missing."""
     names = [str(name) for name in cfg if name != "hydra"]
     _nothing_missing(cfg, names)
     root: dict[str, Any] = {}
     for name in names:
         node = cfg[name]
         root[name] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    if verb in VERB_OPTIONS:
-        _check_fields(root, VERB_OPTIONS[verb], "")
-    _check_targets(root, "")
+    return root
+
+
+def _without_references(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not (isinstance(item, str) and "${" in item)}
+        return {key: _without_references(item) for key, item in kept.items()}
+    return value
 
 
 def _nothing_missing(cfg: DictConfig, names: list[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from disback_cli.configuration import pathsource, runfolder, trust
 from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, shown, with_absolute_place
+from disback_cli.configuration.experiments import with_experiment
 from disback_cli.configuration.run_id import launch_id, run_id, shared_launch_id
 from disback_cli.configuration.runfolder import Run
 from disback_cli.errors import UserError
@@ -36,6 +37,7 @@ def prepare(verb: str, line: CommandLine) -> CommandLine:
     _NOTES.clear()
     if line.informs or _started_by_lightning(line):
         return line
+    line = with_experiment(verb, line)
     if verb in TAKES_STUDENT:
         line = _with_students_folder(line)
     line = replace(line, overrides=tuple(with_absolute_place(override) for override in line.overrides))
