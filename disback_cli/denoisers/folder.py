@@ -30,6 +30,9 @@ __all__ = [
     "TRUSTED_PREFIXES",
     "WEIGHTS_FILE",
     "build",
+    "build_network",
+    "load_decoder",
+    "save_decoder",
     "load_config",
     "load_model",
     "resolve_folder",
@@ -41,6 +44,7 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 PACKAGE_SCHEME = "pkg://"
 PACKAGE = "disback_cli"
+DECODER_FOLDER = "decoder"
 TRUSTED_PREFIXES = ("disback_cli.denoisers.",)
 
 
@@ -152,11 +156,12 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return document
 
 
-def load_model(folder: str | os.PathLike[str]) -> tuple[Denoiser, dict[str, Any]]:
+def load_model(folder: str | os.PathLike[str], kind: type[nn.Module] = Denoiser) -> tuple[Any, dict[str, Any]]:
     """Verify a model folder and build its denoiser, in fp32, on the CPU, in evaluation mode.
 
     Args:
         folder: as for ``resolve_folder``.
+        kind: class that the network must belong to.
 
     Returns:
         The denoiser and the document of ``load_config``.
@@ -178,16 +183,52 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Denoiser, dict[str, Any]
         weights = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file ({error}): write the model again") from error
+    network = build_network(document["denoiser"], weights, str(path), kind)
+    return network, document
+
+
+def build_network(
+    spec: Mapping[str, Any], weights: Mapping[str, Tensor], what: str, kind: type[nn.Module] = Denoiser
+) -> Any:
+    """Build a network from trusted classes and load its weights strictly; in fp32, on the CPU, in evaluation mode.
+
+    Args:
+        spec: nested dict with ``_target_``.
+        weights: state dict with exactly the network's names and shapes.
+        what: the file or teacher, for messages.
+        kind: class that the network must belong to.
+
+    Raises:
+        UserError: the description is refused, or the weights do not fit it.
+    """
     # Building draws initial weights that the loaded ones replace; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
-        denoiser = build(document["denoiser"], allow=TRUSTED_PREFIXES)
-    if not isinstance(denoiser, Denoiser):
-        raise UserError(f"{root / CONFIG_FILE}: its 'denoiser' builds a {type(denoiser).__name__}, not a denoiser")
-    _load_strictly(denoiser, weights, path)
-    return denoiser.float().eval(), document
+        network = build(spec, allow=TRUSTED_PREFIXES)
+    if not isinstance(network, kind):
+        raise UserError(f"{what}: its description builds a {type(network).__name__}, not a {kind.__name__}")
+    _load_strictly(network, weights, what)
+    return network.float().eval()
 
 
-def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+def save_decoder(folder: str | os.PathLike[str], spec: Mapping[str, Any], decoder: nn.Module) -> None:
+    """Write the decoder of a latent model beside its denoiser, as the model folder ``<folder>/decoder``."""
+    save_model(Path(folder) / DECODER_FOLDER, spec, decoder.state_dict(), {"kind": "disback-decoder"})
+
+
+def load_decoder(folder: str | os.PathLike[str]) -> tuple[nn.Module | None, dict[str, Any] | None]:
+    """The decoder beside a denoiser and its description, or (None, None) where the samples are no latents.
+
+    Raises:
+        UserError: as :func:`load_model`.
+    """
+    place = resolve_folder(folder) / DECODER_FOLDER
+    if not place.is_dir():
+        return None, None
+    decoder, document = load_model(place, kind=nn.Module)
+    return decoder.requires_grad_(False), document["denoiser"]
+
+
+def _load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Load weights whose names and shapes are exactly those of the module, or raise UserError."""
     expected = module.state_dict()
     problems = [f"missing {name}" for name in expected if name not in weights]
@@ -199,7 +240,7 @@ def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) ->
     ]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{path} does not fit the denoiser of its {CONFIG_FILE}: {shown}")
+        raise UserError(f"{what}: the weights do not fit the network that is described beside them: {shown}")
     module.load_state_dict(weights, strict=True)
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from disback_cli.denoisers.folder import build, load_model, weights_hash
+import torch
+from torch import nn
+
+from disback_cli.denoisers.folder import build, build_network, load_decoder, load_model, resolve_folder, weights_hash
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from disback_cli.denoisers.source import NetworkSource
+
+log = logging.getLogger(__name__)
+
+Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,9 @@ class Teacher:
         spec: plain nested dict from which the same network is built (see :func:`build`).
         hash: identity of the weights; a path belongs to exactly one.
         sampler: settings of EDM's Heun sampler (steps, s_churn, ...).
+        decoder: turns the samples of a latent model into images; None where samples are what is looked at.
+        decoder_spec: plain nested dict from which the same decoder is built.
+        licence: of the weights, as far as it is known.
     """
 
     name: str
@@ -29,10 +44,13 @@ class Teacher:
     spec: dict[str, Any]
     hash: str
     sampler: dict[str, Any] = field(default_factory=dict)
+    decoder: nn.Module | None = None
+    decoder_spec: dict[str, Any] | None = None
+    licence: str | None = None
 
     def copy(self) -> Denoiser:
-        """A trainable copy of the network, the teacher's weights included."""
-        return copy.deepcopy(self.denoiser).requires_grad_(True)
+        """A trainable copy of the network, the teacher's weights included, in evaluation mode: no dropout."""
+        return copy.deepcopy(self.denoiser).trainable_()
 
 
 def _teacher(name: str, denoiser: Denoiser, spec: dict[str, Any], sampler: Mapping[str, Any] | None) -> Teacher:
@@ -63,20 +81,22 @@ def shipped(*, name: str, folder: str, denoiser: dict[str, Any], sampler: dict[s
 
 
 def folder(*, name: str, folder: str, sampler: dict[str, Any] | None = None) -> Teacher:
-    """A teacher from a model folder alone, as `disback pretrain` leaves it (``<run>/teacher``).
+    """A teacher from a model folder alone, as `disback pretrain` and `disback convert` leave it.
 
     Args:
         name: name of the teacher.
         folder: the model folder, or the run folder that contains it as ``teacher``.
         sampler: settings of the Heun sampler.
     """
-    from disback_cli.denoisers.folder import resolve_folder
-
     place = resolve_folder(folder)
     if not (place / "config.json").is_file() and (place / "teacher" / "config.json").is_file():
         place = place / "teacher"
     loaded, config = load_model(str(place))
-    return _teacher(name, loaded, config["denoiser"], sampler)
+    decoder, decoder_spec = load_decoder(place)
+    made = _teacher(name, loaded, config["denoiser"], sampler)
+    return Teacher(
+        made.name, made.denoiser, made.spec, made.hash, made.sampler, decoder, decoder_spec, config.get("licence")
+    )
 
 
 def closed_form(*, name: str, denoiser: dict[str, Any], sampler: dict[str, Any] | None = None) -> Teacher:
@@ -88,3 +108,130 @@ def closed_form(*, name: str, denoiser: dict[str, Any], sampler: dict[str, Any] 
         sampler: settings of the Heun sampler.
     """
     return _teacher(name, build(denoiser, allow=None), denoiser, sampler)
+
+
+def edm(
+    *,
+    name: str,
+    path: str | None = None,
+    folder: str = "teachers",
+    official: dict[str, Any] | None = None,
+    variant: Literal["vp", "ve"] | None = None,
+    size: Literal["s", "m", "l", "xl"] | None = None,
+    dtype: Dtype = "auto",
+    sampler: dict[str, Any] | None = None,
+) -> Teacher:
+    """A teacher in NVIDIA's pickle format (EDM, EDM2, and what SiD and Diff-Instruct save); nothing in it is executed.
+
+    Args:
+        name: name of the teacher.
+        path: the file; None looks for the official one.
+        folder: where official files are looked for.
+        official: which files are official, where they are to be had, and how to recognise them.
+        variant: which of the official networks; the file's name in ``official`` follows it.
+        size: which size of the official networks, likewise.
+        dtype: of the activations inside the network; ``auto`` is as the file asks.
+        sampler: settings of the Heun sampler.
+
+    Raises:
+        UserError: no file, a damaged or unsafe one, or one whose network is not the official one.
+    """
+    from disback_cli.denoisers.pickles.nvidia import read_nvidia
+
+    place = _place(name, path, folder, official)
+    source = read_nvidia(place)
+    if path is None and official is not None:
+        _require_official(source, official, place)
+    return _from_source(name, source, dtype, sampler)
+
+
+def diffusers(
+    *,
+    name: str,
+    path: str | None = None,
+    folder: str = "teachers",
+    official: dict[str, Any] | None = None,
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None,
+    scheduler: str | None = None,
+    dtype: Dtype = "auto",
+    sampler: dict[str, Any] | None = None,
+) -> Teacher:
+    """A teacher from a folder in diffusers' format: UNet2DModel or DiTTransformer2DModel with its scheduler.
+
+    Args:
+        name: name of the teacher.
+        path: the pipeline or model folder; None looks for the official one.
+        folder: where official folders are looked for.
+        official: which folder is official and where its files are to be had.
+        prediction: what the network predicts; None is as the scheduler's configuration says.
+        scheduler: path of a scheduler_config.json to use instead of the folder's own.
+        dtype: of the activations inside the network; ``auto`` is fp32.
+        sampler: settings of the Heun sampler.
+
+    Raises:
+        UserError: no such folder, or a network or scheduler that cannot be a teacher.
+    """
+    from disback_cli.denoisers.diffusers_folder import read_diffusers
+
+    place = _place(name, path, folder, official)
+    source = read_diffusers(place, prediction=prediction, scheduler=Path(scheduler) if scheduler else None)
+    if path is None and official is not None:
+        _require_official(source, official, place)
+    return _from_source(name, source, dtype, sampler)
+
+
+def _place(name: str, path: str | None, folder: str, official: Mapping[str, Any] | None) -> Path:
+    """The file or folder of the teacher, which exists."""
+    from disback_cli.denoisers.official import missing_message, official_place
+
+    if path is not None:
+        place = Path(path).expanduser()
+        if not place.exists():
+            raise UserError(f"teacher.path={path}: there is no such file or folder")
+        return place
+    if official is None:
+        raise UserError(f"teacher={name} needs teacher.path=FILE")
+    place = official_place(folder, official)
+    if not place.exists():
+        raise UserError(missing_message(name, folder, official))
+    return place
+
+
+def _require_official(source: NetworkSource, official: Mapping[str, Any], place: Path) -> None:
+    """Refuse a file that lies under the official name and holds another network."""
+    wanted, found = official.get("parameters"), source.facts.get("parameters")
+    if wanted is not None and found is not None and wanted != found:
+        raise UserError(
+            f"{place} holds a network of {found:,} parameters, the official one has {wanted:,}: another file lies "
+            "under the official name. Restore it, or give your own file as teacher.path=FILE"
+        )
+
+
+def _from_source(name: str, source: NetworkSource, dtype: Dtype, sampler: Mapping[str, Any] | None) -> Teacher:
+    """Build what a file describes and load its weights, strictly."""
+    spec = dict(source.spec)
+    if dtype != "auto":
+        spec["network_dtype"] = dtype
+    denoiser = build_network(spec, source.weights, f"teacher={name}")
+    decoder = decoder_spec = None
+    if source.decoder is not None:
+        decoder_spec = source.decoder.spec
+        decoder = build_network(decoder_spec, source.decoder.weights, f"the decoder of teacher={name}", nn.Module)
+    assert isinstance(denoiser, Denoiser)
+    for note in source.facts.get("notes", ()):
+        log.info("%s", note)
+    if spec.get("network_dtype") == "fp16" and torch.cuda.is_available():
+        log.info(
+            "the network asks for fp16 inside; small gradients may underflow there, teacher.dtype=bf16 has fp32's range"
+        )
+    made = _teacher(name, denoiser, spec, sampler)
+    return Teacher(
+        made.name,
+        made.denoiser,
+        made.spec,
+        made.hash,
+        made.sampler,
+        decoder,
+        decoder_spec,
+        source.facts.get("licence"),
+    )

@@ -5,32 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from disback_cli.denoisers.folder import load_model, resolve_folder, save_model
+from disback_cli.denoisers.folder import load_model, resolve_folder, save_decoder, save_model
 from disback_cli.denoisers.protocol import Denoiser
+from disback_cli.denoisers.teachers import Teacher
 from disback_cli.distillation.students import OneStepStudent
 from disback_cli.errors import UserError
 
 KIND = "disback-student"
 
 
-def save_student(folder: Path, student: OneStepStudent, spec: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Export a student: weights, network, settings, and where it came from.
+def save_student(folder: Path, student: OneStepStudent, teacher: Teacher, facts: dict[str, Any]) -> None:
+    """Export a student: weights, network, settings, where it came from, and the decoder of a latent one.
 
     Args:
         folder: ``<run>/student``.
         student: usually the average.
-        spec: of its denoiser.
-        facts: teacher, cost, metrics, ...; plain JSON values.
+        teacher: whose network it has.
+        facts: cost, metrics, ...; plain JSON values.
     """
-    config = {"kind": KIND, "student": student.settings(), **facts}
-    save_model(folder, spec, student.denoiser.state_dict(), config)
+    config = {
+        "kind": KIND,
+        "student": student.settings(),
+        "teacher": {"name": teacher.name, "hash": teacher.hash, "licence": teacher.licence},
+        **facts,
+    }
+    if teacher.decoder is not None and teacher.decoder_spec is not None:
+        save_decoder(folder, teacher.decoder_spec, teacher.decoder)
+    save_model(folder, teacher.spec, student.denoiser.state_dict(), config)
 
 
-def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
-    """Read a student from its folder, or from the run folder that contains it as ``student``.
+def student_place(location: str) -> Path:
+    """The student's folder itself, where a run folder that contains it as ``student`` may have been named.
 
     Raises:
-        UserError: there is none, it is damaged, or it is another kind of model.
+        UserError: there is none.
     """
     place = resolve_folder(location)
     if not (place / "config.json").is_file() and (place / "student").is_dir():
@@ -40,6 +48,16 @@ def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
             f"no student in {location}: neither config.json nor student/config.json is there. A finished "
             "`disback backtrack` leaves one; `disback backtrack resume=auto` finishes an interrupted run."
         )
+    return place
+
+
+def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
+    """Read a student from its folder, or from the run folder that contains it as ``student``.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is another kind of model.
+    """
+    place = student_place(location)
     denoiser, config = load_model(str(place))
     settings = config.get("student")
     if config.get("kind") != KIND or not isinstance(settings, dict) or settings.get("kind") != "one_step":

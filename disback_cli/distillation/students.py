@@ -13,7 +13,8 @@ class OneStepStudent(nn.Module):
 
     Args:
         denoiser: the network, a copy of the teacher's.
-        sigma_init: noise level at which it is asked; Diff-Instruct uses 1.0, SiD 2.5, DMD2 80.
+        sigma_init: noise level at which it is asked; Diff-Instruct uses 1.0, SiD 2.5, DMD2 80. A network of discrete
+            time is asked at the nearest level it was trained at.
     """
 
     network_evaluations = 1
@@ -26,7 +27,7 @@ class OneStepStudent(nn.Module):
                 f"[{denoiser.sigma_min}, {denoiser.sigma_max}]"
             )
         self.denoiser = denoiser
-        self.sigma_init = float(sigma_init)
+        self.sigma_init = float(denoiser.nearest_sigma(sigma_init))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples ``[B, *shape]`` in the model's range from unit normal ``z`` and one-hot ``labels``."""

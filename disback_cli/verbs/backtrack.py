@@ -33,7 +33,7 @@ def work(cfg: DictConfig) -> None:
         teacher = build_teacher(cfg)
         schedule = instantiate(cfg.schedule)
         path = _open_path(cfg, teacher, schedule)
-        stage = _build_stage(cfg, teacher, schedule, path)
+        stage = _build_stage(cfg, session, teacher, schedule, path)
         telemetry = Telemetry(cfg.log_every, cfg.collapse_below)
         evaluation = _build_evaluation(cfg, session, teacher, stage, telemetry)
         session.run(stage, telemetry, [evaluation] if evaluation else [], frozenset())
@@ -61,7 +61,7 @@ def _open_path(cfg: DictConfig, teacher: Teacher, schedule: Schedule) -> Degrada
             f"the teacher would become the target at iteration {reached} of {cfg.iterations} only: "
             f"the path has {path.last} nodes. Raise iterations, or lower schedule.interval (schedule.max_interval)"
         )
-    recorded, wanted = path.facts["student"], float(cfg.student.sigma_init)
+    recorded, wanted = path.facts["student"], teacher.denoiser.nearest_sigma(float(cfg.student.sigma_init))
     if recorded["sigma_init"] != wanted:
         log.warning(
             "the path was recorded for a student with sigma_init=%g, this one has %g: node %d does not fit it",
@@ -70,7 +70,9 @@ def _open_path(cfg: DictConfig, teacher: Teacher, schedule: Schedule) -> Degrada
     return path
 
 
-def _build_stage(cfg: DictConfig, teacher: Teacher, schedule: Schedule, path: DegradationPath | None) -> Backtracking:
+def _build_stage(
+    cfg: DictConfig, session: Session, teacher: Teacher, schedule: Schedule, path: DegradationPath | None
+) -> Backtracking:
     from hydra.utils import instantiate
 
     from disback_cli.distillation.backtracking import Backtracking
@@ -108,6 +110,7 @@ def _build_stage(cfg: DictConfig, teacher: Teacher, schedule: Schedule, path: De
         lr={"student": cfg.lr.student, "fake": cfg.lr.fake},
         lr_schedule=cfg.lr.schedule,
         lr_warmup=cfg.lr.warmup,
+        passes=session.launch.passes(cfg.batch_size),
     )
 
 
@@ -117,17 +120,19 @@ def _build_evaluation(
     from disback_cli.evaluation.callback import Evaluation
     from disback_cli.evaluation.measure import heun_sampler, one_step_sampler
     from disback_cli.verbs.common import build_suite, evaluation_noise
+    from disback_cli.verbs.generators import decoded, shape_of_images
 
-    suite = build_suite(cfg, teacher.denoiser.shape)
+    suite = build_suite(cfg, shape_of_images(teacher.denoiser.shape, teacher.decoder))
     if suite is None:
         return None
     device = session.launch.device
     noise = evaluation_noise(teacher, device)
     compared = {}
     if cfg.metrics.teacher:
-        compared["teacher"] = heun_sampler(teacher.denoiser.to(device), teacher.sampler, noise)
+        many_steps = heun_sampler(teacher.denoiser.to(device), teacher.sampler, noise)
+        compared["teacher"] = decoded(many_steps, teacher.decoder, device)
     return Evaluation(
-        one_step_sampler(stage.ema.network, noise),
+        decoded(one_step_sampler(stage.ema.network, noise), teacher.decoder, device),
         suite,
         every=cfg.evaluate.every,
         at_start=cfg.evaluate.at_start,
@@ -161,7 +166,7 @@ def _finish(
     }
     metrics = dict(evaluation.latest.metrics) if evaluation and evaluation.latest else {}
     facts: dict[str, Any] = {
-        "teacher": {"name": teacher.name, "hash": teacher.hash},
+        "teacher": {"name": teacher.name, "hash": teacher.hash, "licence": teacher.licence},
         "objective": plain(cfg.objective),
         "schedule": plain(cfg.schedule),
         "path": str(path.folder) if path else None,
@@ -170,7 +175,7 @@ def _finish(
         "metrics": metrics,
         "measured_with": evaluation.suite.provenance() if evaluation else None,
     }
-    save_student(session.folder / "student", stage.ema.network, teacher.spec, facts)  # type: ignore[arg-type]
+    save_student(session.folder / "student", stage.ema.network, teacher, facts)  # type: ignore[arg-type]
     teacher_metrics = evaluation.others["teacher"].metrics if evaluation and "teacher" in evaluation.others else None
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
     if evaluation:
@@ -188,17 +193,21 @@ def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking) -> None:
     from disback_cli.evaluation.measure import heun_sampler, one_step_sampler, teacher_evaluations
     from disback_cli.reporting.pictures import picture_of, save_png, side_by_side
     from disback_cli.verbs.common import evaluation_noise
+    from disback_cli.verbs.generators import decoded
 
     count = 64 if len(teacher.denoiser.shape) == 3 else 2048
     noise = evaluation_noise(teacher, stage.device)
     teacher.denoiser.to(stage.device)
     untrained = type(stage.student)(teacher.denoiser, sigma_init=stage.student.sigma_init)
     evaluations = teacher_evaluations(teacher)
+    samplers = {
+        f"teacher, {evaluations} evaluations": heun_sampler(teacher.denoiser, teacher.sampler, noise),
+        "untrained student, 1": one_step_sampler(untrained, noise),
+        "distilled student, 1": one_step_sampler(stage.ema.network, noise),
+    }
     with torch.no_grad():
         samples = {
-            f"teacher, {evaluations} evaluations": heun_sampler(teacher.denoiser, teacher.sampler, noise)(0, count),
-            "untrained student, 1": one_step_sampler(untrained, noise)(0, count),
-            "distilled student, 1": one_step_sampler(stage.ema.network, noise)(0, count),
+            name: decoded(sampler, teacher.decoder, stage.device)(0, count) for name, sampler in samplers.items()
         }
     extent = None
     if len(teacher.denoiser.shape) == 1:

@@ -40,6 +40,7 @@ def work(cfg: DictConfig) -> None:
             lr={"fake": cfg.lr.fake},
             lr_schedule=cfg.lr.schedule,
             lr_warmup=cfg.lr.warmup,
+            passes=session.launch.passes(cfg.batch_size),
         )
         recorder = PathRecorder(
             run_dir=session.folder,
@@ -57,12 +58,15 @@ def work(cfg: DictConfig) -> None:
 def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recording, recorder: PathRecorder) -> None:
     from datetime import datetime
 
+    import torch
     from hydra.core.hydra_config import HydraConfig
 
     from disback_cli.distillation.student_folder import save_student
+    from disback_cli.evaluation.measure import one_step_sampler
     from disback_cli.reporting.curves import draw_curves
     from disback_cli.reporting.pictures import save_samples
     from disback_cli.verbs.common import evaluation_noise, plain
+    from disback_cli.verbs.generators import decoded
 
     cost = {
         "images": stage.images_seen,
@@ -76,7 +80,9 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
         cfg.batch_size,
         {
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "teacher": {"name": teacher.name, "hash": teacher.hash, "denoiser": teacher.spec},
+            "teacher": {
+                "name": teacher.name, "hash": teacher.hash, "denoiser": teacher.spec, "licence": teacher.licence,
+            },
             "teacher_choice": choices["teacher"],
             "choices": {group: choices.get(group) for group in ("teacher", "student", "noise/fake")},
             "student": stage.student.settings(),
@@ -90,11 +96,11 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
             "overrides": list(hydra.overrides.task),
         },
     )  # fmt: skip
-    save_student(session.folder / "untrained_student", stage.student, teacher.spec, {"teacher": teacher.name})
-    noise = evaluation_noise(teacher, stage.device)
-    save_samples(
-        session.folder / "samples" / "untrained_student.png", stage.student(noise.latents(0, 64), noise.labels(0, 64))
-    )
+    save_student(session.folder / "untrained_student", stage.student, teacher, {})
+    sampler = one_step_sampler(stage.student, evaluation_noise(teacher, stage.device))
+    with torch.no_grad():
+        images = decoded(sampler, teacher.decoder, stage.device)(0, 64)
+    save_samples(session.folder / "samples" / "untrained_student.png", images)
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png")
     metrics = {"nodes": len(nodes) - 1, "mismatch": nodes[-1].mismatch}
     session.write_summary(
