@@ -62,8 +62,11 @@ def _call(target: Any, arguments: dict[str, Any], allow: tuple[str, ...] | None)
 def _find_trusted(target: str, parts: list[str], allow: tuple[str, ...]) -> Any:
     """The network class that ``target`` names, if it is defined in a trusted module."""
     module_name, class_name = ".".join(parts[:-1]), parts[-1]
-    refusal = f"_target_={target!r} is refused: only network classes under {', '.join(allow)} may be named here"
-    if not any((module_name + ".").startswith(prefix) and module_name + "." != prefix for prefix in allow):
+    refusal = (
+        f"_target_={target!r} is refused: only network classes under {', '.join(allow)} may be named here; if it is a "
+        f"class of your own, set DISBACK_TRUST={module_name}"
+    )
+    if not any((module_name + ".").startswith(prefix) for prefix in allow):
         raise UserError(refusal)
     try:
         module = importlib.import_module(module_name)

@@ -2,6 +2,9 @@
 
 Parameter and buffer names are those of the public EDM state dicts. Computation follows Karras et al. 2022 (appendix F)
 and, for the pieces, Song et al. 2021 (DDPM++, NCSN++) and Dhariwal & Nichol 2021 (ADM).
+
+Every layer computes in the dtype of its input and casts its own parameters to it: narrow activations go with fp32
+weights, which then get fp32 gradients. Casting to the dtype a tensor has is free.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 class Conv2d(nn.Module):
@@ -145,9 +148,9 @@ class Conv2d(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         """The weighted convolution with bias; the identity if kernel is 0."""
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return x
-        return F.conv2d(x, self.weight, self.bias, padding=self.kernel // 2)
+        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.kernel // 2)
 
     def _depthwise_filter(self, channels: int, like: Tensor) -> tuple[Tensor, int]:
         """The low-pass filter repeated for each channel, [channels, 1, k, k], and its padding."""
@@ -171,10 +174,10 @@ class Conv2d(nn.Module):
 
     def _convolve_then_decimate(self, x: Tensor) -> Tensor:
         """Convolve with enough padding for both kernels, then filter and decimate without padding."""
-        assert self.weight is not None
+        assert self.weight is not None and self.bias is not None
         taps, padding = self._depthwise_filter(self.weight.shape[0], x)
-        h = F.conv2d(x, self.weight, padding=self.kernel // 2 + padding)
-        return F.conv2d(h, taps.to(h.dtype), self.bias, stride=2, groups=h.shape[1])
+        h = F.conv2d(x, self.weight.to(x.dtype), padding=self.kernel // 2 + padding)
+        return F.conv2d(h, taps, self.bias.to(x.dtype), stride=2, groups=h.shape[1])
 
 
 class GroupNorm(nn.Module):
@@ -195,8 +198,21 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, channels, H, W] for each sample and group."""
-        return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
+        """Normalise [B, channels, H, W] for each sample and group; torch keeps the statistics in fp32."""
+        return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def check_levels(img_resolution: int, channel_mult: Sequence[int]) -> None:
+    """Check that an image can be halved once per level of a U-Net below the first.
+
+    Raises:
+        ValueError: it cannot, or there is no level.
+    """
+    if not channel_mult or img_resolution % 2 ** (len(channel_mult) - 1):
+        raise ValueError(
+            f"img_resolution={img_resolution} cannot be halved once per level below the first: "
+            f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
+        )
 
 
 @dataclass(frozen=True)
@@ -283,18 +299,18 @@ class UNetBlock(nn.Module):
 
         Args:
             x: features, [B, in_channels, H, W].
-            emb: embedding, [B, emb_channels].
+            emb: embedding, [B, emb_channels], fp32.
 
         Returns:
-            Features, [B, out_channels, H', W'].
+            Features, [B, out_channels, H', W'], in the dtype of ``x``.
         """
         h = self.conv0(F.silu(self.norm0(x)))
         condition = self.affine(emb)[:, :, None, None]
         if self.adaptive_scale:
             scale, shift = condition.chunk(2, dim=1)
-            h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+            h = F.silu(torch.addcmul(shift.to(h.dtype), self.norm1(h), (scale + 1).to(h.dtype)))
         else:
-            h = F.silu(self.norm1(h + condition))
+            h = F.silu(self.norm1(h + condition.to(h.dtype)))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
         h = self.conv1(h) + (x if self.skip is None else self.skip(x))
@@ -309,6 +325,7 @@ class UNetBlock(nn.Module):
         qkv = self.qkv(self.norm2(x)).reshape(batch, self.heads, channels // self.heads, 3, height * width)
         # Channels last and contiguous: the fused kernels fall back to slow ones otherwise.
         query, key, value = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
+        # Its softmax is fp32 for narrow types too.
         attended = F.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.proj(attended.transpose(2, 3).reshape(x.shape)) + x
         return out * self.skip_scale if self.skip_scale != 1 else out

@@ -12,45 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disback_cli.denoisers.layers import BlockSettings, Conv2d, GroupNorm, Init, Linear, UNetBlock
+from disback_cli.denoisers.embeddings import FourierEmbedding, PositionalEmbedding, network_labels
+from disback_cli.denoisers.layers import BlockSettings, Conv2d, GroupNorm, Init, Linear, UNetBlock, check_levels
 
 EMBEDDING_TYPES = ("positional", "fourier")
 ENCODER_TYPES = ("standard", "residual")
 DECODER_TYPES = ("standard",)
 
 _EPS = 1e-6
-
-
-class PositionalEmbedding(nn.Module):
-    """Cosines and sines of a scalar at geometrically spaced frequencies, from 1 to 1/10000 inclusive."""
-
-    def __init__(self, channels: int) -> None:
-        """Prepare ``channels / 2`` frequencies; they are constants and not part of the state dict."""
-        super().__init__()
-        half = channels // 2
-        exponents = torch.arange(half, dtype=torch.float32) / max(half - 1, 1)
-        self.register_buffer("freqs", (1 / 10000) ** exponents, persistent=False)
-        self.freqs: Tensor
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Map [B] to [B, channels]."""
-        angle = noise.to(self.freqs.dtype).outer(self.freqs)
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
-class FourierEmbedding(nn.Module):
-    """Cosines and sines of a scalar at random Gaussian frequencies (part of the state dict)."""
-
-    def __init__(self, channels: int, scale: float = 16.0) -> None:
-        """Draw ``channels / 2`` frequencies from N(0, scale^2)."""
-        super().__init__()
-        self.register_buffer("freqs", torch.randn(channels // 2) * scale)
-        self.freqs: Tensor
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Map [B] to [B, channels]."""
-        angle = noise.to(self.freqs.dtype).outer(self.freqs * (2 * math.pi))
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 def _check_option(name: str, value: str, valid: tuple[str, ...]) -> None:
@@ -114,11 +83,7 @@ class SongUNet(nn.Module):
         _check_option("embedding_type", embedding_type, EMBEDDING_TYPES)
         _check_option("encoder_type", encoder_type, ENCODER_TYPES)
         _check_option("decoder_type", decoder_type, DECODER_TYPES)
-        if not channel_mult or img_resolution % 2 ** (len(channel_mult) - 1):
-            raise ValueError(
-                f"img_resolution={img_resolution} cannot be halved once per level below the first: "
-                f"channel_mult={tuple(channel_mult)} has {len(channel_mult)} levels"
-            )
+        check_levels(img_resolution, channel_mult)
         self.img_resolution = img_resolution
         self.in_channels, self.out_channels = in_channels, out_channels
         self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
@@ -215,26 +180,22 @@ class SongUNet(nn.Module):
             augment_labels: [B, augment_dim] or None, which equals zeros.
 
         Returns:
-            [B, emb_channels] in the dtype of the weights.
+            [B, emb_channels], fp32.
 
         Raises:
             ValueError: class labels are missing, or augmentation labels are given to a network without them.
         """
-        dtype = self.map_layer0.weight.dtype
-        cosine, sine = self.map_noise(noise_labels).to(dtype).chunk(2, dim=1)
+        cosine, sine = self.map_noise(noise_labels).chunk(2, dim=1)
         # The public networks were trained with the sines first.
         emb = torch.cat([sine, cosine], dim=1)
         if self.map_label is not None:
-            if class_labels is None:
-                raise ValueError(f"class_labels are missing: pass one-hot labels [{len(emb)}, {self.label_dim}]")
-            labels = class_labels.to(dtype) * math.sqrt(self.label_dim)
-            if self.training and self.label_dropout > 0:
-                labels = labels * (torch.rand(len(labels), 1, device=labels.device) >= self.label_dropout)
-            emb = emb + self.map_label(labels)
+            dropout = self.label_dropout if self.training else 0.0
+            labels = network_labels(class_labels, len(emb), self.label_dim, dropout)
+            emb = emb + self.map_label(labels * math.sqrt(self.label_dim))
         if augment_labels is not None:
             if self.map_augment is None:
                 raise ValueError("augment_labels given to a network with augment_dim=0: pass None")
-            emb = emb + self.map_augment(augment_labels.to(dtype))
+            emb = emb + self.map_augment(augment_labels.to(emb.dtype))
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
 
     def forward(
@@ -247,13 +208,14 @@ class SongUNet(nn.Module):
         """Evaluate the raw network ``F`` of the preconditioning.
 
         Args:
-            x: scaled noisy images, [B, in_channels, img_resolution, img_resolution].
+            x: scaled noisy images, [B, in_channels, img_resolution, img_resolution]; their dtype is that of all
+                activations.
             noise_labels: ``c_noise``, [B].
             class_labels: one-hot, [B, label_dim], or None if unconditional.
             augment_labels: [B, augment_dim] or None, which equals zeros.
 
         Returns:
-            [B, out_channels, img_resolution, img_resolution].
+            [B, out_channels, img_resolution, img_resolution], in the dtype of ``x``.
         """
         emb = self.embed(noise_labels, class_labels, augment_labels)
         aux = x
