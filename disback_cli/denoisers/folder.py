@@ -35,6 +35,7 @@ __all__ = [
     "save_decoder",
     "load_config",
     "load_model",
+    "load_strictly",
     "resolve_folder",
     "save_model",
     "weights_hash",
@@ -45,7 +46,18 @@ CONFIG_FILE = "config.json"
 PACKAGE_SCHEME = "pkg://"
 PACKAGE = "disback_cli"
 DECODER_FOLDER = "decoder"
+TRUST_VARIABLE = "DISBACK_TRUST"
 TRUSTED_PREFIXES = ("disback_cli.denoisers.",)
+
+
+def trusted_prefixes() -> tuple[str, ...]:
+    """Modules whose network classes a model folder may name: ours, and those in $DISBACK_TRUST, separated by commas.
+
+    A folder may come from a stranger, so it cannot name just any class; whoever distils a network of his own class
+    trusts that one.
+    """
+    own = (name.strip().rstrip(".") for name in os.environ.get(TRUST_VARIABLE, "").split(","))
+    return TRUSTED_PREFIXES + tuple(f"{name}." for name in own if name)
 
 
 def resolve_folder(path: str | os.PathLike[str]) -> Path:
@@ -203,10 +215,10 @@ def build_network(
     """
     # Building draws initial weights that the loaded ones replace; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
-        network = build(spec, allow=TRUSTED_PREFIXES)
+        network = build(spec, allow=trusted_prefixes())
     if not isinstance(network, kind):
-        raise UserError(f"{what}: its description builds a {type(network).__name__}, not a {kind.__name__}")
-    _load_strictly(network, weights, what)
+        raise UserError(f"{what}: its description builds a {type(network).__name__}, not a {'denoiser' if kind is Denoiser else 'network'}")
+    load_strictly(network, weights, what)
     return network.float().eval()
 
 
@@ -228,7 +240,7 @@ def load_decoder(folder: str | os.PathLike[str]) -> tuple[nn.Module | None, dict
     return decoder.requires_grad_(False), document["denoiser"]
 
 
-def _load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Load weights whose names and shapes are exactly those of the module, or raise UserError."""
     expected = module.state_dict()
     problems = [f"missing {name}" for name in expected if name not in weights]

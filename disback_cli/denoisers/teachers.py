@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from disback_cli.denoisers.folder import build, build_network, load_decoder, load_model, resolve_folder, weights_hash
+from disback_cli.denoisers.folder import (
+    build,
+    build_network,
+    load_decoder,
+    load_model,
+    load_strictly,
+    resolve_folder,
+    weights_hash,
+)
 from disback_cli.denoisers.protocol import Denoiser
+from disback_cli.denoisers.state_dicts import read_state_dict
 from disback_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,6 +119,38 @@ def closed_form(*, name: str, denoiser: dict[str, Any], sampler: dict[str, Any] 
     return _teacher(name, build(denoiser, allow=None), denoiser, sampler)
 
 
+def network(
+    *,
+    name: str,
+    denoiser: dict[str, Any],
+    weights: str,
+    key: str | None = None,
+    prefix: str = "",
+    sampler: dict[str, Any] | None = None,
+) -> Teacher:
+    """A network of the user's own class with its weights, inside one of the adapters.
+
+    Args:
+        name: name of the teacher.
+        denoiser: the adapter, by ``_target_``, with the network in it, by ``_target_``.
+        weights: a state dict of the network (or of the whole denoiser) in a .safetensors, .pt or .ckpt file.
+        key: entry of the file that holds the state dict.
+        prefix: what is taken off the names in the file.
+        sampler: settings of the Heun sampler.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors are not exactly the network's.
+    """
+    tensors = read_state_dict(weights, key, prefix)
+    built = build(denoiser, allow=None)
+    if not isinstance(built, Denoiser):
+        raise UserError(f"teacher.denoiser builds a {type(built).__name__}, not a denoiser; name an adapter")
+    inner = getattr(built, "model", None)
+    whole = tensors.keys() == built.state_dict().keys()
+    load_strictly(built if whole or not isinstance(inner, nn.Module) else inner, tensors, weights)
+    return _teacher(name, built.float(), denoiser, sampler)
+
+
 def edm(
     *,
     name: str,
@@ -139,6 +180,7 @@ def edm(
     from disback_cli.denoisers.pickles.nvidia import read_nvidia
 
     place = _place(name, path, folder, official)
+    log.info("reading %s", place)
     source = read_nvidia(place)
     if path is None and official is not None:
         _require_official(source, official, place)
@@ -151,7 +193,7 @@ def diffusers(
     path: str | None = None,
     folder: str = "teachers",
     official: dict[str, Any] | None = None,
-    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None,
+    prediction: Literal["epsilon", "v_prediction", "sample", "flow_prediction"] | None = None,
     scheduler: str | None = None,
     dtype: Dtype = "auto",
     sampler: dict[str, Any] | None = None,
@@ -174,6 +216,7 @@ def diffusers(
     from disback_cli.denoisers.diffusers_folder import read_diffusers
 
     place = _place(name, path, folder, official)
+    log.info("reading %s", place)
     source = read_diffusers(place, prediction=prediction, scheduler=Path(scheduler) if scheduler else None)
     if path is None and official is not None:
         _require_official(source, official, place)
