@@ -1,43 +1,81 @@
-"""The user's own images from one NumPy archive."""
+"""Images from one NumPy archive: the user's own, or generated samples."""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from disback_cli.data.dataset import ImageDataset
+from disback_cli.data.dataset import Dataset, ImageDataset
+from disback_cli.data.listing import existing
+from disback_cli.data.stored import check_classes, check_resolution
+from disback_cli.data.views import view
 from disback_cli.errors import UserError
+
+# Ours, `disback sample`'s, and those of guided-diffusion's sample archives.
+_IMAGE_KEYS = ("images", "samples", "arr_0")
+_LABEL_KEYS = ("labels", "arr_1")
 
 
 def npz(
-    path: str | Path, *, name: str | None = None, split: str = "train", num_classes: int | None = None
-) -> ImageDataset:
+    *,
+    path: str,
+    use_labels: bool = True,
+    num_classes: int | None = None,
+    resolution: int | None = None,
+    max_size: int | None = None,
+    flip: bool = False,
+    name: str | None = None,
+    split: str = "train",
+) -> Dataset:
     """Read an archive with `images` uint8 [N, H, W, C] or [N, H, W] and, optionally, integer `labels` [N].
 
-    `name` defaults to the file's stem, `num_classes` to the largest label plus one. Arrays of Python objects are
-    refused, since reading them would execute code. Raises UserError, naming the file, when it is missing, unreadable
-    or has the wrong content.
+    `samples`, as `disback sample` writes them, and `arr_0` with `arr_1`, as guided-diffusion does, are read alike.
+    Everything is held in memory. Arrays of Python objects are refused, since reading them would execute code.
+
+    Args:
+        path: the .npz file.
+        use_labels: false ignores the labels, true uses them where there are any.
+        num_classes: default: the largest label plus one.
+        resolution: refuse images that are not of this height and width.
+        max_size: a random part of so many images, always the same one.
+        flip: add the mirror images, as entries n to 2n - 1.
+        name: of the data set; default: the file's name.
+        split: what the images are, for the record.
+
+    Raises:
+        UserError: naming the file, when it is missing, unreadable or has the wrong content.
     """
-    source = Path(path).expanduser()
-    if not source.is_file():
-        raise UserError(
-            f"no data set at {source}: expected a .npz with `images` uint8 [N, H, W, C], optionally `labels` [N]"
-        )
+    expected = "a .npz with `images` uint8 [N, H, W, C], optionally `labels` [N]"
+    source = existing(path, expected, "dataset.path")
+    images, labels = _read(source, use_labels)
+    tensor = _image_tensor(images, source)
+    check_resolution(int(tensor.shape[2]), int(tensor.shape[3]), resolution, str(source))
+    label_tensor, classes = None, 0
+    if labels is not None:
+        _check_labels(labels, len(images), source)
+        label_tensor = torch.from_numpy(labels.astype(np.int64))
+        classes = check_classes(label_tensor.tolist(), num_classes, f"`labels` of {source}")
+    dataset = ImageDataset(tensor, label_tensor, name=name or source.stem, split=split, num_classes=classes)
+    return view(dataset, max_size=max_size, flip=flip)
+
+
+def _read(source: Path, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with np.load(source, allow_pickle=False) as archive:
-            images = archive["images"] if "images" in archive.files else None
-            labels = archive["labels"] if "labels" in archive.files else None
+            image_key = next((key for key in _IMAGE_KEYS if key in archive.files), None)
+            label_key = next((key for key in _LABEL_KEYS if key in archive.files), None) if use_labels else None
+            images = archive[image_key] if image_key else None
+            labels = archive[label_key] if label_key else None
             keys = ", ".join(archive.files) or "nothing"
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{source} is not a readable .npz archive: {error}") from error
     if images is None:
-        raise UserError(f"{source} has no array `images`; it holds {keys}")
-    tensor = _image_tensor(images, source)
-    label_tensor = None if labels is None else _label_tensor(labels, len(images), num_classes, source)
-    return ImageDataset(tensor, label_tensor, name=name or source.stem, split=split, num_classes=num_classes)
+        raise UserError(f"{source} has no array `images` (nor `samples`, `arr_0`); it holds {keys}")
+    return images, labels
 
 
 def _image_tensor(images: np.ndarray, source: Path) -> torch.Tensor:
@@ -55,14 +93,9 @@ def _image_tensor(images: np.ndarray, source: Path) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def _label_tensor(labels: np.ndarray, n: int, num_classes: int | None, source: Path) -> torch.Tensor:
-    """Check kind, count and range and return int64 [N]."""
+def _check_labels(labels: np.ndarray, n: int, source: Path) -> None:
+    """Check kind and count."""
     if labels.shape != (n,):
         raise UserError(f"{source}: `labels` must be one per image, [{n}], found shape {list(labels.shape)}")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{source}: `labels` must be integers, found {labels.dtype}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        limit = "0 or more" if num_classes is None else f"in 0..{num_classes - 1}"
-        raise UserError(f"{source}: `labels` must be {limit}, found {low}..{high}")
-    return torch.from_numpy(labels.astype(np.int64))

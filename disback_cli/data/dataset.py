@@ -66,7 +66,7 @@ def _check_labels(labels: Tensor | None, n: int, num_classes: int) -> None:
         raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
 
 
-def _one_hot(labels: Tensor | None, indices: Tensor, num_classes: int) -> Tensor | None:
+def one_hot(labels: Tensor | None, indices: Tensor, num_classes: int) -> Tensor | None:
     """One-hot float32 [B, num_classes] of the chosen labels, or None for an unlabelled set."""
     if labels is None:
         return None
@@ -113,7 +113,7 @@ class ImageDataset:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images float32 [B, C, H, W] in [-1, 1] and labels one-hot float32 [B, K] or None, at indices [B]."""
-        return to_float(self.images[indices]), _one_hot(self.labels, indices, self.num_classes)
+        return to_float(self.images[indices]), one_hot(self.labels, indices, self.num_classes)
 
 
 class PointDataset:
@@ -160,4 +160,4 @@ class PointDataset:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Points float32 [B, d] and labels one-hot float32 [B, K] (None if unlabelled) at indices [B]."""
-        return self.points[indices], _one_hot(self.labels, indices, self.num_classes)
+        return self.points[indices], one_hot(self.labels, indices, self.num_classes)

@@ -12,11 +12,22 @@ from disback_cli.configuration import check
 from disback_cli.configuration.run_id import register_run_id
 
 CONF = Path(__file__).parents[2] / "conf"
-VERBS = ("pretrain", "record", "backtrack", "sample", "evaluate")
+VERBS = ("pretrain", "record", "backtrack", "sample", "evaluate", "stats")
 # What a user must add to an option that cannot work without it.
 NEEDED = {
     "teacher=folder": ["teacher.folder=somewhere"],
+    "teacher=edm": ["teacher.path=mine.pkl"],
+    "teacher=diffusers": ["teacher.path=mine"],
+    "teacher=flow": [
+        "teacher.weights=mine.pt",
+        "teacher.denoiser.shape=[3,32,32]",
+        "teacher.denoiser.network._target_=disback_cli.denoisers.mlp.NoiseConditionedMLP",
+    ],
     "dataset=npz": ["dataset.path=mine.npz"],
+    "dataset=edm": ["dataset.path=mine.zip"],
+    "dataset=image_folder": ["dataset.path=mine"],
+    "dataset=webdataset": ["dataset.path=mine.tar"],
+    "dataset=huggingface": ["dataset.path=mine"],
     "metrics=inception": ["metrics.extractor.weights=file.pth"],
 }
 

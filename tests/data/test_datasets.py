@@ -1,20 +1,14 @@
-"""Pixels, image and point sets, the shipped digits, the user's archives."""
+"""Pixels, image and point sets, the shipped digits."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
-from disback_cli.data.arrays import npz
 from disback_cli.data.dataset import Dataset, ImageDataset, PointDataset
 from disback_cli.data.digits import digits
 from disback_cli.data.pixels import to_float, to_uint8
 from disback_cli.data.points import mixture, ring
-from disback_cli.errors import UserError
 
 
 def test_every_grey_level_survives_the_round_trip() -> None:
@@ -99,46 +93,3 @@ def test_mixture_weights() -> None:
     assert data.points.mean() == pytest.approx(2.5, abs=0.2)
     with pytest.raises(ValueError):
         mixture([[0.0], [1.0]], 0.1, weights=[1.0])
-
-
-def test_npz_reads_colour_and_grey(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    colour = rng.integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
-    np.savez(tmp_path / "mine.npz", images=colour, labels=np.array([0, 1, 2, 1, 0], dtype=np.uint8))
-    data = npz(tmp_path / "mine.npz")
-    assert data.name == "mine" and data.shape == (3, 4, 6) and data.num_classes == 3
-    assert np.array_equal(data.images.numpy(), colour.transpose(0, 3, 1, 2))
-    np.savez(tmp_path / "grey.npz", images=colour[..., 0])
-    assert npz(tmp_path / "grey.npz").shape == (1, 4, 6)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"pictures": np.zeros((2, 4, 4), np.uint8)}, "no array `images`"),
-        ({"images": np.zeros((2, 4, 4), np.float32)}, "must be uint8"),
-        ({"images": np.zeros((4, 4), np.uint8)}, r"\[N, H, W, C\]"),
-        ({"images": np.zeros((0, 4, 4), np.uint8)}, "empty"),
-        ({"images": np.zeros((2, 3, 4, 4), np.uint8)}, "channel"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, np.int64)}, "one per image"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(2)}, "integers"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array([-1, 0])}, "0 or more"),
-    ],
-)
-def test_npz_names_what_is_wrong(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
-    path = tmp_path / "wrong.npz"
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=message) as raised:
-        npz(path)
-    assert str(path) in str(raised.value)
-
-
-def test_npz_missing_and_damaged(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no data set"):
-        npz(tmp_path / "absent.npz")
-    (tmp_path / "text.npz").write_text(hashlib.sha256(b"").hexdigest())
-    with pytest.raises(UserError, match="not a readable"):
-        npz(tmp_path / "text.npz")
-    np.savez(tmp_path / "objects.npz", images=np.array([{}], dtype=object))
-    with pytest.raises(UserError, match="not a readable"):
-        npz(tmp_path / "objects.npz")
