@@ -1,0 +1,122 @@
+"""What can be converted: our model folders and single files, and teachers' files of other projects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from disback_cli.denoisers.folder import build_network, resolve_folder, weights_hash
+from disback_cli.denoisers.protocol import Denoiser
+from disback_cli.denoisers.source import DecoderSource
+from disback_cli.distillation.student_folder import KIND as STUDENT
+from disback_cli.errors import UserError
+from disback_cli.files import sha256_of
+
+TEACHER = "disback-teacher"
+# The entry of a single file's metadata that holds what config.json holds in a folder.
+METADATA_KEY = "disback"
+# What save_model writes itself, and so is not carried over.
+_WRITTEN_BY_FOLDER = ("denoiser", "sha256", "weights_hash", "dtype")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser on its way from one format to another.
+
+    Attributes:
+        place: the file or folder it was read from.
+        format: of that place, e.g. ``model-folder``, ``edm-pickle``.
+        spec: how its denoiser is built, nested dicts with ``_target_``.
+        weights: the denoiser's state dict, on the CPU, in the dtype of the file.
+        facts: what else is known: the entries of a ``config.json`` other than those that describe weights.
+        decoder: of a latent model, else None.
+    """
+
+    place: Path
+    format: str
+    spec: dict[str, Any]
+    weights: Mapping[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    decoder: DecoderSource | None = None
+
+    @property
+    def sigma_init(self) -> float | None:
+        """Noise level at which a one-step student is asked; None for a teacher."""
+        settings = self.facts.get("student")
+        if self.facts.get("kind") != STUDENT or not isinstance(settings, dict):
+            return None
+        return float(settings["sigma_init"])
+
+    def denoiser(self) -> Denoiser:
+        """The network with these weights in fp32, on the CPU, in evaluation mode.
+
+        Raises:
+            UserError: the weights do not fit the description.
+        """
+        denoiser: Denoiser = build_network(self.spec, self.weights, str(self.place))
+        return denoiser.requires_grad_(False)
+
+
+def read_model(location: str) -> Model:
+    """Read whatever a user names.
+
+    Args:
+        location: a model folder, a run folder that holds one, a file of ``to=safetensors``, or a teacher's file or
+            folder that ``disback inspect`` knows.
+
+    Raises:
+        UserError: there is nothing, it is damaged, or its format is unknown.
+    """
+    place = resolve_folder(location)
+    if not place.exists():
+        raise UserError(f"there is nothing at {place}: check the path")
+    if place.suffix == ".safetensors" and (document := _single_file_document(place)) is not None:
+        return _read_single_file(place, document)
+    return _read_open_source(location)
+
+
+def _facts(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in _WRITTEN_BY_FOLDER}
+
+
+def _single_file_document(file: Path) -> dict[str, Any] | None:
+    """What our single files say about themselves; None for other files."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(METADATA_KEY)
+        document = json.loads(text) if text else None
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{file} is not a safetensors file ({error})") from error
+    return document if isinstance(document, dict) and "denoiser" in document else None
+
+
+def _read_single_file(file: Path, document: dict[str, Any]) -> Model:
+    weights = load_file(file)
+    if weights_hash(weights) != document.get("weights_hash"):
+        raise UserError(f"{file} is damaged: its weights are not those it was written with; copy it again")
+    return Model(file, "single-file", document["denoiser"], weights, _facts(document))
+
+
+def _read_open_source(location: str) -> Model:
+    from disback_cli.denoisers.open_source import find_network, open_source
+
+    source = open_source(location)
+    found = find_network(location)
+    assert found is not None
+    place = found.path
+    document = source.facts.get("document")
+    if isinstance(document, dict):
+        return Model(place, source.format, source.spec, source.weights, _facts(document), source.decoder)
+    origin: dict[str, Any] = {"format": source.format, "file": place.name, **source.facts}
+    if place.is_file():
+        origin["sha256"] = sha256_of(place)
+    name = place.stem if place.is_file() else place.name
+    facts = {"kind": TEACHER, "name": name, "licence": source.facts.get("licence"), "origin": origin}
+    return Model(place, source.format, source.spec, source.weights, facts, source.decoder)

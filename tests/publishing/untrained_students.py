@@ -1,0 +1,26 @@
+"""Students that are copies of their teachers, saved as `disback backtrack` saves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from disback_cli.denoisers.teachers import Teacher
+from disback_cli.distillation.student_folder import save_student
+from disback_cli.distillation.students import OneStepStudent
+
+FACTS: dict[str, Any] = {
+    "objective": {"_target_": "disback_cli.distillation.objectives.dmd.DMD"},
+    "schedule": {"_target_": "disback_cli.distillation.schedules.PathSchedule", "interval": 5},
+    "path": "/home/somebody/runs/record/x/path",
+    "cost": {"images": 64},
+    "metrics": {"fid_2k": 1.234},
+    "measured_with": {"n": 2048, "extractor": "digits-classifier-1", "resize": "none", "reference_n": 1797},
+}
+
+
+def untrained(folder: Path, teacher: Teacher, sigma_init: float) -> Path:
+    """The run folder of a student that is a copy of its teacher."""
+    student = OneStepStudent(teacher.copy(), sigma_init=sigma_init)
+    save_student(folder / "student", student, teacher, FACTS)
+    return folder
