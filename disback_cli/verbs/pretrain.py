@@ -9,7 +9,6 @@ from disback_cli.configuration.entry import verb_main
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from disback_cli.data.dataset import Dataset
     from disback_cli.distillation.pretraining import Pretraining
     from disback_cli.evaluation.callback import Evaluation
     from disback_cli.runtime.callbacks import Telemetry
@@ -44,6 +43,8 @@ def work(cfg: DictConfig) -> None:
                 f"the network has label_dim={denoiser.label_dim}, "
                 f"the data set {dataset.name} has {dataset.num_classes} classes"
             )
+        # read here, since hashing a large set takes a while and a run must not fail over it when it is done
+        data = {"name": dataset.name, "split": dataset.split, "sha256": dataset.sha256, "n": len(dataset)}
         stage = Pretraining(
             denoiser=denoiser,
             dataset=dataset,
@@ -63,7 +64,7 @@ def work(cfg: DictConfig) -> None:
         evaluation = _build_evaluation(cfg, session, stage, telemetry)
         session.run(stage, telemetry, [evaluation] if evaluation else [], frozenset())
         if session.main:
-            _finish(session, cfg, spec, dataset, stage, evaluation)
+            _finish(session, cfg, spec, data, stage, evaluation)
 
 
 def _build_evaluation(cfg: DictConfig, session: Session, stage: Pretraining, telemetry: Telemetry) -> Evaluation | None:
@@ -91,7 +92,7 @@ def _finish(
     session: Session,
     cfg: DictConfig,
     spec: dict[str, Any],
-    dataset: Dataset,
+    data: dict[str, Any],
     stage: Pretraining,
     evaluation: Evaluation | None,
 ) -> None:
@@ -114,7 +115,7 @@ def _finish(
     facts: dict[str, Any] = {
         "kind": "disback-teacher",
         "name": cfg.teacher.name,
-        "dataset": {"name": dataset.name, "split": dataset.split, "sha256": dataset.sha256, "n": len(dataset)},
+        "dataset": data,
         "command": " ".join(["disback", "pretrain", *HydraConfig.get().overrides.task]),
         "iterations": stage.iterations,
         "batch_size": stage.batch_size,
