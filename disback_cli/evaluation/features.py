@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import logging
-import pickle
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from disback_cli.errors import UserError
 from disback_cli.evaluation import digits_classifier, inception
-
-log = logging.getLogger(__name__)
-
-INCEPTION_SHA256_PREFIX = "6726825d"
-INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+from disback_cli.evaluation.inception_weights import load_inception
+from disback_cli.evaluation.resizing import RESIZERS, ResizerName
 
 
 class FeatureExtractor(Protocol):
@@ -44,6 +41,20 @@ class FeatureExtractor(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions and products of GPUs in float32 proper; TF32, torch's default for convolutions, has 10 bits."""
+    places: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
+
+
 class _NetworkFeatures:
     """An extractor around a network that returns (features, logits); no nn.Module, so no precision setting casts it."""
 
@@ -67,7 +78,7 @@ class _NetworkFeatures:
         if samples.dtype != torch.uint8 or samples.ndim != 4:
             raise ValueError(f"expected uint8 images [B, C, H, W], got {samples.dtype} {list(samples.shape)}")
         # An evaluation inside a mixed-precision step must not change its numbers.
-        with torch.autocast(self._device.type, enabled=False):
+        with torch.autocast(self._device.type, enabled=False), full_float32():
             features, logits = self._network(self._prepare(samples.to(self._device)))
         return features, logits
 
@@ -94,10 +105,10 @@ class DigitsFeatures(_NetworkFeatures):
 
 
 class InceptionFeatures(_NetworkFeatures):
-    """The 2015-12-05 Inception from a file that the user names: 2048 features, 1008 logits, TensorFlow 1 resize.
+    """The 2015-12-05 Inception from a file that the user names: 2048 features, 1008 logits.
 
-    `weights` is the public conversion ``pt_inception-2015-12-05-6726825d.pth`` (torch-fidelity's
-    ``weights-inception-2015-12-05-6726825d.pth`` is the same file). Grey images are repeated over the three channels.
+    `weights` is ``pt_inception-2015-12-05-6726825d.pth`` or NVIDIA's ``inception-v3-2015-12-05.pkl``, see
+    `inception_weights`; `resize` names one of `resizing.RESIZERS`. Grey images are repeated over the three channels.
     Raises UserError for a missing or wrong file and for an unknown resizer.
     """
 
@@ -105,59 +116,18 @@ class InceptionFeatures(_NetworkFeatures):
     feature_dim = inception.FEATURE_DIM
     num_classes = inception.NUM_LOGITS
 
-    def __init__(self, weights: str | Path | None = None, resize: str = "tf_bilinear") -> None:
-        if resize != "tf_bilinear":
-            raise UserError(f"unknown resizer {resize!r}: published figures use tf_bilinear, the only one here")
+    def __init__(self, *, weights: str | Path | None = None, resize: ResizerName = "tf_bilinear") -> None:
+        if resize not in RESIZERS:
+            raise UserError(f"there is no resizer {resize!r}; metrics.extractor.resize can be {', '.join(RESIZERS)}")
         self.resize = resize
-        network, self.sha256 = _load_inception(weights)
+        network, self.sha256 = load_inception(weights)
         super().__init__(network)
 
     def _prepare(self, images: Tensor) -> Tensor:
         if images.shape[1] not in (1, 3):
             raise UserError(f"Inception takes images of 1 or 3 channels, these have {images.shape[1]}")
-        return images.expand(-1, 3, -1, -1)
-
-
-def _load_inception(weights: str | Path | None) -> tuple[inception.Inception2015, str]:
-    """Read the file without executing it, strictly; return the network and the sha256 of the file."""
-    advice = f"put {INCEPTION_FILE} on this machine and give metrics.extractor.weights=PATH (nothing is downloaded)"
-    if weights is None:
-        raise UserError(f"the Inception extractor needs its weights: {advice}")
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(f"no Inception weights at {path}: {advice}")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a file of torch tensors ({error}); {advice}") from error
-    network = inception.Inception2015()
-    _load_strictly(network, state, path)
-    if not sha256.startswith(INCEPTION_SHA256_PREFIX):
-        log.warning("%s is not the published file (sha256 %s..., not %s...): its FID compares with no published figure",
-                    path, sha256[:8], INCEPTION_SHA256_PREFIX)  # fmt: skip
-    return network, sha256
-
-
-def _load_strictly(network: nn.Module, state: object, path: Path) -> None:
-    """Load `state` if it has exactly the network's names and shapes; UserError naming those that differ otherwise."""
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no table of tensors; expected {INCEPTION_FILE}")
-    wanted = network.state_dict()
-    # The step counters of batch normalisation play no part in evaluation, and conversions differ in keeping them.
-    found = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
-    differences = [f"missing {key}" for key in sorted(needed - found.keys())]
-    differences += [f"unexpected {key}" for key in sorted(found.keys() - needed)]
-    differences += [
-        f"{key} is {list(found[key].shape)}, not {list(wanted[key].shape)}"
-        for key in sorted(needed & found.keys())
-        if found[key].shape != wanted[key].shape
-    ]
-    if differences:
-        shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
-        raise UserError(f"{path} is not the 2015-12-05 Inception ({INCEPTION_FILE}): {shown}")
-    network.load_state_dict({**wanted, **found}, strict=True)
+        resized = RESIZERS[self.resize](images.to(torch.float32), inception.INPUT_SIZE)
+        return resized.expand(-1, 3, -1, -1)
 
 
 class PointFeatures:
@@ -169,7 +139,7 @@ class PointFeatures:
     resize = "none"
     takes_uint8 = False
 
-    def __init__(self, feature_dim: int = 2) -> None:
+    def __init__(self, *, feature_dim: int = 2) -> None:
         self.feature_dim = feature_dim
 
     def to(self, device: torch.device | str) -> None:

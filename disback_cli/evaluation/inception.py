@@ -17,29 +17,6 @@ FEATURE_DIM = 2048
 NUM_LOGITS = 1008
 
 
-def resize_tf_bilinear(x: Tensor, size: int = INPUT_SIZE) -> Tensor:
-    """Bilinear resize of float [B, C, H, W] to [B, C, size, size] the way TensorFlow 1 did: no antialiasing.
-
-    Output pixel i samples the source at i * H / size, with no half-pixel shift, and the last row and column are
-    repeated. Every published FID was measured through this; a modern resize moves FID by whole points.
-    """
-    return _resize_axis(_resize_axis(x, size, axis=3), size, axis=2)
-
-
-def _resize_axis(x: Tensor, size: int, axis: int) -> Tensor:
-    """Linear interpolation along one axis."""
-    length = x.shape[axis]
-    # TensorFlow computes positions in float32; float64 would choose another pixel where a position is nearly whole.
-    position = torch.arange(size, dtype=torch.float32, device=x.device) * torch.tensor(
-        length / size, dtype=torch.float32
-    )
-    low = position.to(torch.int64).clamp(max=length - 1)
-    high = (low + 1).clamp(max=length - 1)
-    fraction = (position - low).to(x.dtype).view([-1 if a == axis else 1 for a in range(x.ndim)])
-    below = x.index_select(axis, low)
-    return below + (x.index_select(axis, high) - below) * fraction
-
-
 class ConvNormRelu(nn.Module):
     """Convolution without bias, batch normalisation (epsilon 0.001), ReLU."""
 
@@ -168,7 +145,7 @@ class Mixed8(nn.Module):
 
 
 class Inception2015(nn.Module):
-    """The whole network: uint8 images in, pool features and logits out. Use in evaluation mode only."""
+    """The whole network: resized images in, pool features and logits out. Use in evaluation mode only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,13 +168,12 @@ class Inception2015(nn.Module):
         self.fc = nn.Linear(FEATURE_DIM, NUM_LOGITS)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, 3, H, W] -> features [B, 2048] and logits [B, 1008] without the bias of the classifier.
+        """Floats 0..255 [B, 3, 299, 299] -> features [B, 2048] and logits [B, 1008] without the classifier's bias.
 
         The Inception Score of the literature is computed from the logits without bias (Salimans et al. 2016, as
         released).
         """
-        x = resize_tf_bilinear(images.to(self.fc.weight.dtype))
-        x = (x - 128.0) / 128.0
+        x = (images - 128.0) / 128.0
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = functional.max_pool2d(x, 3, stride=2)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))

@@ -13,7 +13,7 @@ from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.sampling import heun, network_evaluations
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
-from disback_cli.evaluation.suite import EvaluationSuite
+from disback_cli.evaluation.suite import EvaluationSuite, is_spread, smaller_is_better
 from disback_cli.runtime.processes import rank_and_world
 from disback_cli.runtime.progress import tracked
 from disback_cli.runtime.randomness import CounterRandom
@@ -95,7 +95,7 @@ def teacher_evaluations(teacher: Teacher) -> int:
 
 
 @torch.no_grad()
-def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str = "") -> Measured:
+def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str = "", *, first: int = 0) -> Measured:
     """The suite's numbers for ``suite.n`` samples; every process must call it and gets the same numbers.
 
     Args:
@@ -103,18 +103,46 @@ def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str
         suite: its sums are reset first.
         batch_size: samples at a time on each process.
         what: shown with the progress; empty shows none.
+        first: the samples ``first .. first + n - 1`` of the sampler are measured.
     """
     rank, world = rank_and_world()
-    begin, end = suite.n * rank // world, suite.n * (rank + 1) // world
     suite.reset()
-    seconds = 0.0
-    starts = range(begin, end, batch_size)
-    for first in tracked(starts, what, end - begin, batch_size, quiet=not what or rank > 0):
-        count = min(batch_size, end - first)
+    seconds, made = 0.0, 0
+    # The batches are the same for any number of processes: a network's last digits depend on its batch.
+    starts = range(rank * batch_size, suite.n, batch_size * world)
+    for start in tracked(starts, what, suite.n, batch_size * world, quiet=not what or rank > 0):
+        count = min(batch_size, suite.n - start)
         began = time.perf_counter()
-        x = sampler(first, count)
+        x = sampler(first + start, count)
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
         seconds += time.perf_counter() - began
-        suite.update(x, torch.arange(first, first + count))
-    return Measured(suite.compute(), (end - begin) / max(seconds, 1e-9))
+        made += count
+        suite.update(x, torch.arange(start, start + count))
+    return Measured(suite.compute(what), made / max(seconds, 1e-9))
+
+
+def measure_ranges(
+    sampler: Sampler, suite: EvaluationSuite, batch_size: int, ranges: int, what: str = ""
+) -> list[Measured]:
+    """One measurement each of the samples 0..n-1, n..2n-1 and so on, ``ranges`` of them."""
+    numbered = (f"{what} {index + 1} of {ranges}" if ranges > 1 else what for index in range(ranges))
+    return [measure(sampler, suite, batch_size, shown, first=index * suite.n) for index, shown in enumerate(numbered)]
+
+
+def over_ranges(parts: list[Measured]) -> dict[str, float]:
+    """The numbers of several ranges in one table: the mean, and the best as the literature quotes it.
+
+    One range keeps its names. Of more, ``fid_50k`` becomes ``fid_50k_min`` and ``fid_50k_mean``; where larger is
+    better (``is_50k``, precision, recall) the best is ``is_50k_max``; a spread within a range has a mean only.
+    """
+    if len(parts) == 1:
+        return dict(parts[0].metrics)
+    numbers: dict[str, float] = {}
+    for name in parts[0].metrics:
+        values = [part.metrics[name] for part in parts]
+        if not is_spread(name):
+            best, word = (min(values), "min") if smaller_is_better(name) else (max(values), "max")
+            numbers[f"{name}_{word}"] = best
+        numbers[f"{name}_mean"] = sum(values) / len(values)
+    return numbers

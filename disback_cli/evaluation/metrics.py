@@ -8,13 +8,14 @@ updates.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from disback_cli.evaluation.reference import ReferenceStatistics
+if TYPE_CHECKING:
+    from disback_cli.evaluation.reference import ReferenceStatistics
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class InceptionScore(_ExactMetric):
         if logits.ndim != 2 or logits.shape[1] != self.num_classes:
             raise ValueError(f"expected logits [B, {self.num_classes}], got {list(logits.shape)}")
         device = self.probability.device
-        where = _checked_indices(indices, len(logits), self.samples, device)
+        where = checked_indices(indices, len(logits), self.samples, device)
         log_p = logits.detach().to(device=device, dtype=torch.float64).log_softmax(dim=1)
         p = log_p.exp()
         split = where * self.splits // self.samples
@@ -187,7 +188,7 @@ class SlicedWasserstein(_ExactMetric):
         if points.ndim != 2 or points.shape[1] != self.dim:
             raise ValueError(f"expected points [B, {self.dim}], got {list(points.shape)}")
         device = self.points.device
-        where = _checked_indices(indices, len(points), self.samples, device)
+        where = checked_indices(indices, len(points), self.samples, device)
         self.points = self._sum("points").index_add(0, where, points.detach().to(device=device, dtype=torch.float64))
         self.seen = self._sum("seen").index_add(0, where, torch.ones_like(where))
 
@@ -217,7 +218,7 @@ def quantile_distance(a: Tensor, b: Tensor) -> Tensor:
     return distance
 
 
-def _checked_indices(indices: Tensor, count: int, total: int, device: torch.device) -> Tensor:
+def checked_indices(indices: Tensor, count: int, total: int, device: torch.device) -> Tensor:
     """Global sample indices as int64 [count] on `device`; ValueError for another length or one outside 0..total-1."""
     where = indices.detach().to(device=device, dtype=torch.int64)
     if where.shape != (count,):

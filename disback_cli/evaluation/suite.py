@@ -12,11 +12,18 @@ from torch import Tensor
 from disback_cli.data.dataset import Dataset
 from disback_cli.data.pixels import to_uint8
 from disback_cli.errors import UserError
+from disback_cli.evaluation import kernel_distance, neighbourhoods
+from disback_cli.evaluation.feature_bank import FeatureBank
 from disback_cli.evaluation.features import FeatureExtractor
 from disback_cli.evaluation.metrics import FrechetDistance, InceptionScore, SlicedWasserstein
 from disback_cli.evaluation.reference import Provenance, ReferenceStatistics, cached
 
 log = logging.getLogger(__name__)
+
+# Settings of metrics that not every evaluation has; numbers that both have are compared all the same.
+_OF_SOME_METRICS = ("splits", "kid", "neighbours", "reference_features")
+# Of other names larger values are better.
+_SMALLER_IS_BETTER = ("fid_", "kid_", "swd_")
 
 
 def count_suffix(n: int) -> str:
@@ -33,21 +40,32 @@ def count_suffix(n: int) -> str:
     return str(n)
 
 
+def smaller_is_better(name: str) -> bool:
+    """Whether a metric of this name (``fid_50k``) is a distance; the others grow with quality."""
+    return name.startswith(_SMALLER_IS_BETTER)
+
+
+def is_spread(name: str) -> bool:
+    """Whether a number of this name is the spread that belongs to another one."""
+    return "_std_" in name
+
+
 class EvaluationSuite:
-    """FID and IS of images, or FID and sliced Wasserstein distance of points, over n generated samples.
+    """FID, IS, KID, precision and recall of images or points over n generated samples, in one pass over them.
 
     Every rank gives each of its samples once, under its global index; `compute` reduces over the ranks, so all of
     them must call it. It is deliberately no nn.Module: as part of one, a precision setting or a checkpoint would
     reach into its float64 sums.
 
-    - `dataset`: what to measure against; its statistics come from the cache or are computed here (by every rank,
-      alike).
+    - `dataset`: what to measure against; its statistics come from the cache or are computed here, by all processes
+      that work together. Points have a sliced Wasserstein distance to it as well.
     - `reference`: statistics, or the path of an npz such as EDM's, instead of those of `dataset`; one of the two is
       needed.
     - `n`: number of generated samples; `splits`: of the Inception Score, at most n.
+    - `kid`, `precision_recall`: measure these too; all features are kept for them.
     - `projections`, `seed`: directions of the sliced Wasserstein distance.
 
-    Raises UserError when the reference does not belong to the extractor.
+    Raises UserError when the reference does not belong to the extractor, or lacks features that are needed.
     """
 
     def __init__(
@@ -57,6 +75,8 @@ class EvaluationSuite:
         n: int = 2048,
         *,
         splits: int = 10,
+        kid: bool = False,
+        precision_recall: bool = False,
         reference: ReferenceStatistics | str | Path | None = None,
         cache_dir: str | Path | None = None,
         batch_size: int = 256,
@@ -67,9 +87,21 @@ class EvaluationSuite:
             raise UserError(f"an evaluation needs at least 2 samples, metrics.n is {n}")
         self.extractor = extractor
         self.n = n
-        self.reference = _resolve(extractor, dataset, reference, cache_dir, batch_size)
-        suffix = count_suffix(n)
-        self._fid_name, self._is_name, self._swd_name = f"fid_{suffix}", f"is_{suffix}", f"swd_{suffix}"
+        self.kid, self.precision_recall = kid, precision_recall
+        keep = kid or precision_recall
+        if reference is not None:
+            self.reference = open_reference(reference, extractor, features=keep)
+        elif dataset is not None:
+            self.reference = cached(dataset, extractor, cache_dir, batch_size, features=keep)
+        else:
+            raise UserError("an evaluation needs a data set or reference statistics to measure against")
+        self._device = torch.device("cpu")
+        self._bank: FeatureBank | None = None
+        if keep:
+            self._bank = FeatureBank(n, extractor.feature_dim)
+            assert self.reference.features is not None
+            self._reference_features = torch.from_numpy(self.reference.features)
+            self._require_neighbours()
         self._fid = FrechetDistance(extractor.feature_dim, self.reference, n)
         self._is = None
         if extractor.num_classes:
@@ -79,15 +111,21 @@ class EvaluationSuite:
             points, _ = dataset.batch(torch.arange(len(dataset)))
             self._swd = SlicedWasserstein(n, extractor.feature_dim, points, projections, seed)
 
+    def _require_neighbours(self) -> None:
+        fewest, k = min(self.n, len(self._reference_features)), neighbourhoods.NEIGHBOURS
+        if self.precision_recall and fewest <= k:
+            raise UserError(f"metrics.precision_recall=true needs more than {k} samples of either set, not {fewest}")
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the numbers that `compute` returns; the first is the one to select by (smaller is better)."""
-        names = [self._fid_name]
-        if self._is is not None:
-            names += [self._is_name, self._is_name.replace("is_", "is_std_")]
-        if self._swd is not None:
-            names.append(self._swd_name)
-        return tuple(names)
+        kinds = ["fid"]
+        kinds += ["is", "is_std"] if self._is is not None else []
+        kinds += ["kid", "kid_std"] if self.kid else []
+        kinds += ["precision", "recall"] if self.precision_recall else []
+        kinds += ["swd"] if self._swd is not None else []
+        suffix = count_suffix(self.n)
+        return tuple(f"{kind}_{suffix}" for kind in kinds)
 
     @property
     def _metrics(self) -> list[FrechetDistance | InceptionScore | SlicedWasserstein]:
@@ -95,6 +133,7 @@ class EvaluationSuite:
 
     def to(self, device: torch.device | str) -> EvaluationSuite:
         """Move extractor and sums; the sums need float64, which MPS lacks. Returns itself."""
+        self._device = torch.device(device)
         self.extractor.to(device)
         for metric in self._metrics:
             metric.to(device)
@@ -104,6 +143,8 @@ class EvaluationSuite:
         """Forget all samples."""
         for metric in self._metrics:
             metric.reset()
+        if self._bank is not None:
+            self._bank.reset()
 
     @torch.no_grad()
     def update(self, x: Tensor, indices: Tensor) -> None:
@@ -123,55 +164,91 @@ class EvaluationSuite:
             self._is.update(logits, indices)
         if self._swd is not None:
             self._swd.update(features, indices)
+        if self._bank is not None:
+            self._bank.update(features, indices)
         self._fid.update(features)
 
-    def compute(self) -> dict[str, float]:
-        """The numbers by name, alike on all ranks. ValueError unless the ranks gave each of the n samples once."""
+    @torch.no_grad()
+    def compute(self, what: str = "") -> dict[str, float]:
+        """The numbers by name, alike on all ranks. ValueError unless the ranks gave each of the n samples once.
+
+        `what`: shown with the progress of the metrics that take long; empty shows none.
+        """
         numbers: dict[str, float] = {}
         if self._is is not None:  # first: it knows best which samples are missing
             mean, spread = self._is.compute()
-            numbers[self._is_name], numbers[self._is_name.replace("is_", "is_std_")] = float(mean), float(spread)
+            numbers["is"], numbers["is_std"] = float(mean), float(spread)
         if self._swd is not None:
-            numbers[self._swd_name] = float(self._swd.compute())
-        numbers[self._fid_name] = float(self._fid.compute())
-        return {name: numbers[name] for name in self.names}
+            numbers["swd"] = float(self._swd.compute())
+        numbers["fid"] = float(self._fid.compute())
+        if self._bank is not None:
+            numbers |= self._compare_features(self._bank.collect(), what)
+        return {name: numbers[name.rpartition("_")[0]] for name in self.names}
+
+    def _compare_features(self, features: Tensor, what: str) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        reference, device = self._reference_features, self._device
+        if self.kid:
+            shown = f"{what}: KID" if what else ""
+            mean, spread = kernel_distance.kernel_distance(features, reference, device=device, what=shown)
+            numbers |= {"kid": mean, "kid_std": spread}
+        if self.precision_recall:
+            shown = f"{what}: precision and recall" if what else ""
+            precision, recall = neighbourhoods.precision_recall(features, reference, device=device, what=shown)
+            numbers |= {"precision": precision, "recall": recall}
+        return numbers
 
     def provenance(self) -> Provenance:
         """What a number of this suite depends on beside the samples; store it beside the number. Plain JSON values."""
-        return {
+        stated = self.reference.provenance
+        facts: Provenance = {
             "n": self.n,
             "splits": None if self._is is None else self._is.splits,
             "extractor": self.extractor.name,
             "extractor_sha256": self.extractor.sha256,
             "resize": self.extractor.resize,
-            "reference_dataset": self.reference.provenance.get("dataset"),
-            "reference_split": self.reference.provenance.get("split"),
-            "reference_sha256": self.reference.provenance.get("sha256"),
+            "reference_dataset": stated.get("dataset"),
+            "reference_split": stated.get("split"),
+            "reference_sha256": stated.get("sha256"),
             "reference_n": self.reference.n,
         }
+        if self._bank is not None:
+            facts["reference_features"] = len(self._reference_features)
+        if self.kid:
+            size = min(kernel_distance.SUBSET_SIZE, self.n, len(self._reference_features))
+            facts["kid"] = f"cubic kernel, {kernel_distance.SUBSETS} subsets of {size}"
+        if self.precision_recall:
+            facts["neighbours"] = neighbourhoods.NEIGHBOURS
+        return facts
 
 
-def _resolve(
-    extractor: FeatureExtractor,
-    dataset: Dataset | None,
-    reference: ReferenceStatistics | str | Path | None,
-    cache_dir: str | Path | None,
-    batch_size: int,
+def open_reference(
+    reference: ReferenceStatistics | str | Path, extractor: FeatureExtractor, *, features: bool = False
 ) -> ReferenceStatistics:
-    """The statistics to measure against, checked to belong to the extractor."""
-    if reference is None:
-        if dataset is None:
-            raise UserError("an evaluation needs a data set or reference statistics to measure against")
-        return cached(dataset, extractor, cache_dir, batch_size)
-    statistics = reference if isinstance(reference, ReferenceStatistics) else ReferenceStatistics.load(reference)
+    """The statistics to measure against, checked to belong to the extractor.
+
+    Raises UserError if they do not, or if `features` are needed and missing.
+    """
+    statistics = reference
+    if not isinstance(statistics, ReferenceStatistics):
+        statistics = ReferenceStatistics.load(statistics, features=features)
     if statistics.feature_dim != extractor.feature_dim:
         raise UserError(
             f"the reference has {statistics.feature_dim} features, "
             f"the extractor {extractor.name} has {extractor.feature_dim}"
         )
+    if features and statistics.features is None:
+        raise UserError(
+            "KID, precision and recall compare sets of features, and the reference holds none, only their mean and "
+            "covariance. Give metrics.reference=null and a dataset=..., or make a reference that has them with "
+            "`disback stats dataset=... metrics.kid=true`"
+        )
     stated = statistics.provenance
     if stated.get("extractor") is None:
-        log.warning("reference %s does not say which extractor made it; taken on trust", stated.get("dataset"))
+        log.warning(
+            "reference %s does not say which extractor and resizer made it, nor of how many samples; taken on trust",
+            stated.get("dataset"),
+        )
         return statistics
     asked = {"extractor": extractor.name, "extractor_sha256": extractor.sha256, "resize": extractor.resize}
     for key, own in asked.items():
@@ -180,9 +257,32 @@ def _resolve(
     return statistics
 
 
+def describe_measurement(facts: Mapping[str, object]) -> str:
+    """`EvaluationSuite.provenance` in one sentence, to stand under a table of its numbers."""
+    weights, data = (str(facts[key] or "unknown")[:12] for key in ("extractor_sha256", "reference_sha256"))
+    split = f" {facts['reference_split']}" if facts["reference_split"] else ""
+    count = facts["reference_n"] if facts["reference_n"] is not None else "an unknown number of"
+    parts = [
+        f"n = {facts['n']}",
+        f"features {facts['extractor']} ({weights})",
+        f"resize {facts['resize']}",
+        f"reference {facts['reference_dataset']}{split} ({data}) of {count} samples",
+    ]
+    if "kid" in facts:
+        parts.append(f"KID: {facts['kid']}")
+    if "neighbours" in facts:
+        parts.append(
+            f"precision and recall: {facts['neighbours']} neighbours, {facts['reference_features']} reference samples"
+        )
+    return "; ".join(parts)
+
+
 def refuse_mixing(a: Mapping[str, object], b: Mapping[str, object]) -> None:
-    """Raise UserError, naming each difference, unless numbers with provenance a and b may stand in one table."""
-    keys = sorted(a.keys() | b.keys())
+    """Raise UserError, naming each difference, unless numbers with provenance a and b may stand in one table.
+
+    A setting of a metric that only one of them has concerns no number that both have.
+    """
+    keys = [key for key in sorted(a.keys() | b.keys()) if key not in _OF_SOME_METRICS or (key in a and key in b)]
     differences = [f"{key}: {a.get(key)} against {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
     if differences:
         raise UserError("these numbers cannot be compared, they were measured differently: " + "; ".join(differences))

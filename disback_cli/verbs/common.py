@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
 from disback_cli.configuration.entry import remove_if_empty, user_error_behind
+from disback_cli.configuration.options import Metrics
 from disback_cli.data.dataset import Dataset
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
+from disback_cli.evaluation.features import FeatureExtractor
 from disback_cli.evaluation.measure import EvaluationNoise
-from disback_cli.evaluation.suite import EvaluationSuite
+from disback_cli.evaluation.reference import ReferenceStatistics
+from disback_cli.evaluation.suite import EvaluationSuite, open_reference
 from disback_cli.files import write_bytes
 from disback_cli.runtime.launch import Launch
 from disback_cli.runtime.logs import set_up_logging
+from disback_cli.runtime.session import process_rank
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +48,13 @@ def build_teacher(cfg: DictConfig) -> Teacher:
     return instantiate(cfg.teacher, _recursive_=False, _convert_="all")
 
 
-def build_dataset(cfg: DictConfig, shape: tuple[int, ...]) -> Dataset:
+def build_dataset(cfg: DictConfig, shape: tuple[int, ...], source: str | None = None) -> Dataset:
     """The configured data set, checked against the shape of the model's samples.
+
+    Args:
+        cfg: with ``dataset`` and ``teacher``.
+        shape: of one sample.
+        source: who has such samples, for the message; None is the teacher.
 
     Raises:
         UserError: none is configured, or the shapes differ.
@@ -54,24 +64,89 @@ def build_dataset(cfg: DictConfig, shape: tuple[int, ...]) -> Dataset:
     dataset: Dataset = instantiate(cfg.dataset, _convert_="all")
     if tuple(dataset.shape) != tuple(shape):
         raise UserError(
-            f"the data set {dataset.name} has samples of shape {tuple(dataset.shape)}, the teacher {cfg.teacher.name} "
-            f"makes {tuple(shape)}; choose another dataset= or teacher="
+            f"the data set {dataset.name} has samples of shape {tuple(dataset.shape)}, "
+            f"{source or f'the teacher {cfg.teacher.name} makes'} {tuple(shape)}; choose another dataset= or teacher="
         )
     return dataset
 
 
-def build_suite(cfg: DictConfig, shape: tuple[int, ...]) -> EvaluationSuite | None:
-    """What is measured, or None with ``metrics=none``."""
+@dataclass(frozen=True)
+class SuitePlan:
+    """Everything an evaluation needs, opened and checked; what is left to do is the work of all processes.
+
+    Attributes:
+        settings: the node ``metrics``.
+        extractor: on its device.
+        dataset: to measure against, where there is no `reference`.
+        reference: statistics that were named.
+    """
+
+    settings: Metrics
+    extractor: FeatureExtractor
+    dataset: Dataset | None
+    reference: ReferenceStatistics | None
+
+    def build(self, n: int | None = None) -> EvaluationSuite:
+        """The suite for ``metrics.n`` or ``n`` samples; computes the reference statistics that no cache has."""
+        settings = self.settings
+        return EvaluationSuite(
+            self.extractor,
+            self.dataset,
+            settings.n if n is None else n,
+            splits=settings.splits,
+            kid=settings.kid,
+            precision_recall=settings.precision_recall,
+            reference=self.reference,
+            batch_size=settings.batch_size,
+        )
+
+
+def plan_suite(cfg: DictConfig, shape: tuple[int, ...], source: str | None = None) -> SuitePlan | None:
+    """What is to be measured, or None with ``metrics=none``.
+
+    Args:
+        cfg: with ``metrics``, ``trainer``, and, without ``metrics.reference``, ``dataset``.
+        shape: of one sample as it is looked at (an image's, where a decoder makes images of latents).
+        source: who has such samples, for messages; None is the teacher.
+
+    Raises:
+        UserError: nothing is configured, a file is missing or of another kind, or the shapes differ.
+    """
     if cfg.get("metrics") is None:
         raise UserError(
             f"no metrics are known for teacher={cfg.teacher.name}: choose some with metrics=..., or metrics=none"
         )
-    if cfg.metrics.n == 0:
+    settings = Metrics(**plain(cfg.metrics))
+    if settings.n == 0:
         return None
-    extractor = instantiate(cfg.metrics.extractor)
-    dataset = build_dataset(cfg, shape)
-    metrics = cfg.metrics
-    return EvaluationSuite(extractor, dataset, metrics.n, splits=metrics.splits, batch_size=metrics.batch_size)
+    extractor = build_extractor(cfg)
+    if settings.reference is None:
+        return SuitePlan(settings, extractor, build_dataset(cfg, shape, source), None)
+    features = settings.kid or settings.precision_recall
+    reference = open_reference(settings.reference, extractor, features=features)
+    stated = reference.provenance.get("shape")
+    if stated is not None and tuple(stated) != tuple(shape):
+        raise UserError(
+            f"metrics.reference={settings.reference} was made of samples of shape {tuple(stated)}, "
+            f"{source or f'the teacher {cfg.teacher.name} makes'} {tuple(shape)}"
+        )
+    return SuitePlan(settings, extractor, None, reference)
+
+
+def build_extractor(cfg: DictConfig) -> FeatureExtractor:
+    """The configured feature extractor, on the device of this process; UserError if there is none."""
+    if cfg.metrics.extractor is None:
+        raise UserError("metrics.extractor=null has no features; choose metrics=digits, points or inception")
+    extractor: FeatureExtractor = instantiate(cfg.metrics.extractor)
+    launch: Launch = instantiate(cfg.trainer)
+    extractor.to(launch.device)
+    return extractor
+
+
+def build_suite(cfg: DictConfig, shape: tuple[int, ...]) -> EvaluationSuite | None:
+    """What is measured of samples of this shape, or None with ``metrics=none``; see :func:`plan_suite`."""
+    plan = plan_suite(cfg, shape)
+    return None if plan is None else plan.build()
 
 
 def evaluation_noise(teacher: Teacher, device: torch.device) -> EvaluationNoise:
@@ -80,35 +155,37 @@ def evaluation_noise(teacher: Teacher, device: torch.device) -> EvaluationNoise:
 
 
 @contextmanager
-def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
+def one_shot(
+    cfg: DictConfig, verb: str, out: str | None, *, several: bool = False, filed_under: str | None = None
+) -> Iterator[Path]:
     """The folder of a verb that runs once and is not resumed; removed again if the verb is refused.
+
+    Every process enters; the first one alone writes, and so should the body.
 
     Args:
         cfg: the configuration, written beside the results.
         verb: name of the verb.
         out: where the results go instead of the run folder.
+        several: whether the verb can work in several processes.
+        filed_under: what ``run.json`` says the run is about; None is the teacher.
 
     Raises:
-        UserError: several processes were asked for; these verbs use one.
+        UserError: several processes were asked for, and the verb uses one.
     """
     run = Path(HydraConfig.get().runtime.output_dir).absolute()
     folder = Path(out).absolute() if out else run
-    fresh = not folder.exists() or not any(folder.iterdir())
+    main = process_rank() == 0
+    fresh = main and (not folder.exists() or not any(folder.iterdir()))
     try:
         launch: Launch = instantiate(cfg.trainer)
-        if launch.processes > 1:
+        if launch.processes > 1 and not several:
             raise UserError(f"`disback {verb}` works in one process; leave trainer=single")
         torch.set_num_threads(launch.threads)
-        set_up_logging(None, 0)
-        for note in discovery.notes():
-            log.info(note)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(plain(cfg), sort_keys=False)
-        write_bytes(folder / "config.yaml", text.encode())
-        if folder == run:
-            runfolder.create(folder, verb, cfg.teacher.name, HydraConfig.get().overrides.task)
+        set_up_logging(None, process_rank())
+        if main:
+            _begin(cfg, verb, folder, run, filed_under)
         yield folder
-        if folder == run:
+        if main and folder == run:
             runfolder.set_state(folder, "finished")
     except Exception as error:
         if fresh and user_error_behind(error) is not None:
@@ -116,5 +193,16 @@ def one_shot(cfg: DictConfig, verb: str, out: str | None) -> Iterator[Path]:
             remove_if_empty(folder)
         raise
     finally:
-        if folder != run and run.is_dir() and not any(run.iterdir()):
+        if main and folder != run and run.is_dir() and not any(run.iterdir()):
             run.rmdir()
+
+
+def _begin(cfg: DictConfig, verb: str, folder: Path, run: Path, filed_under: str | None) -> None:
+    """Say what was found, and write down what was asked for."""
+    for note in discovery.notes():
+        log.info(note)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(plain(cfg), sort_keys=False)
+    write_bytes(folder / "config.yaml", text.encode())
+    if folder == run:
+        runfolder.create(folder, verb, filed_under or cfg.teacher.name, HydraConfig.get().overrides.task)

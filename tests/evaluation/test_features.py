@@ -1,19 +1,18 @@
-"""The shipped classifier, the Inception network and its resize."""
+"""The shipped classifier and the Inception network."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from disback_cli.data.digits import digits
 from disback_cli.errors import UserError
 from disback_cli.evaluation import digits_classifier, train_digits_classifier
-from disback_cli.evaluation.features import DigitsFeatures, InceptionFeatures, PointFeatures
-from disback_cli.evaluation.inception import Inception2015, resize_tf_bilinear
+from disback_cli.evaluation.features import DigitsFeatures, InceptionFeatures, PointFeatures, full_float32
+from disback_cli.evaluation.inception import Inception2015
 
 
 def test_digits_features_know_the_digits() -> None:
@@ -41,6 +40,14 @@ def test_autocast_does_not_reach_the_extractor() -> None:
     assert torch.equal(inside, extractor(images)[0])
 
 
+def test_tf32_does_not_reach_the_extractor() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(ZeroDivisionError), full_float32():
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+        raise ZeroDivisionError
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+
+
 def test_shipped_weights_are_small_and_described() -> None:
     folder = files("disback_cli").joinpath("assets", "digits_classifier")
     _, sha256 = digits_classifier.load_shipped()
@@ -54,29 +61,6 @@ def test_training_is_deterministic(tmp_path: Path) -> None:
         train_digits_classifier.main(["--out", str(tmp_path / name), "--steps", "20"])
     a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
     assert a == b
-
-
-def numpy_resize(image: np.ndarray, size: int) -> np.ndarray:
-    """The bilinear formula of TensorFlow 1 without aligned corners, pixel by pixel, for one plane [H, W]."""
-    height, width = image.shape
-    out = np.empty((size, size))
-    for i in range(size):
-        for j in range(size):
-            y, x = i * height / size, j * width / size
-            y0, x0 = int(y), int(x)
-            y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-            dy, dx = y - y0, x - x0
-            top = image[y0, x0] * (1 - dx) + image[y0, x1] * dx
-            bottom = image[y1, x0] * (1 - dx) + image[y1, x1] * dx
-            out[i, j] = top * (1 - dy) + bottom * dy
-    return out
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(5, 7, 19), (32, 20, 23), (40, 30, 11)])
-def test_resize_is_that_of_tensorflow(height: int, width: int, size: int) -> None:
-    image = np.random.default_rng(0).uniform(0, 255, (height, width)).astype(np.float32)
-    ours = resize_tf_bilinear(torch.from_numpy(image)[None, None], size)[0, 0].numpy()
-    assert np.abs(ours - numpy_resize(image, size)).max() < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +93,14 @@ def test_inception_has_the_layout_of_the_public_file() -> None:
 
 
 def test_inception_reads_a_file_and_warns_of_another_hash(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
-    extractor = InceptionFeatures(weights)
+    extractor = InceptionFeatures(weights=weights)
     assert "not the published file" in caplog.text
     grey = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     features, logits = extractor(grey)
     assert features.shape == (2, 2048) and logits is not None and logits.shape == (2, 1008)
     assert torch.equal(features, extractor(grey.repeat(1, 3, 1, 1))[0])
+    clean = InceptionFeatures(weights=weights, resize="clean")
+    assert clean.sha256 == extractor.sha256 and not torch.allclose(clean(grey)[0], features, rtol=1e-3)
     with pytest.raises(UserError, match="channels"):
         extractor(torch.zeros(1, 4, 8, 8, dtype=torch.uint8))
 
@@ -123,19 +109,19 @@ def test_inception_without_the_right_file(weights: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match="metrics.extractor.weights=PATH"):
         InceptionFeatures()
     with pytest.raises(UserError, match="no Inception weights.*metrics.extractor.weights=PATH"):
-        InceptionFeatures(tmp_path / "absent.pth")
-    with pytest.raises(UserError, match="resizer"):
-        InceptionFeatures(weights, resize="bicubic")
+        InceptionFeatures(weights=tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="no resizer 'bicubic'; metrics.extractor.resize can be tf_bilinear, clean"):
+        InceptionFeatures(weights=weights, resize="bicubic")  # type: ignore[arg-type]
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(UserError, match="not a file of torch tensors"):
-        InceptionFeatures(tmp_path / "text.pth")
+        InceptionFeatures(weights=tmp_path / "text.pth")
     state = torch.load(weights, weights_only=True)
     del state["Mixed_5b.branch1x1.conv.weight"]
     state["AuxLogits.fc.weight"] = torch.zeros(2)
     state["fc.bias"] = torch.zeros(1000)
     torch.save(state, tmp_path / "wrong.pth")
     with pytest.raises(UserError) as raised:
-        InceptionFeatures(tmp_path / "wrong.pth")
+        InceptionFeatures(weights=tmp_path / "wrong.pth")
     for part in (
         "missing Mixed_5b.branch1x1.conv.weight",
         "unexpected AuxLogits.fc.weight",
@@ -149,4 +135,4 @@ def test_points_pass_through() -> None:
     features, logits = PointFeatures()(points)
     assert torch.equal(features, points) and logits is None
     with pytest.raises(ValueError):
-        PointFeatures(3)(points)
+        PointFeatures(feature_dim=3)(points)

@@ -12,10 +12,12 @@ import torch
 from disback_cli.data.dataset import ImageDataset
 from disback_cli.data.digits import digits
 from disback_cli.data.points import ring
+from disback_cli.data.views import Mirrored
 from disback_cli.errors import UserError
+from disback_cli.evaluation import reference
 from disback_cli.evaluation.features import DigitsFeatures, PointFeatures
 from disback_cli.evaluation.reference import ReferenceStatistics, cached, compute, default_cache
-from disback_cli.evaluation.suite import EvaluationSuite, count_suffix, refuse_mixing
+from disback_cli.evaluation.suite import EvaluationSuite, count_suffix, describe_measurement, refuse_mixing
 
 
 def draw(n: int, seed: int = 0) -> torch.Tensor:
@@ -94,6 +96,60 @@ def test_the_fields_npz_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert measure(suite, draw(64))["fid_64"] > 0
 
 
+def test_features_are_kept_when_they_are_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    extractor = DigitsFeatures()
+    plain = cached(digits(), extractor, tmp_path)
+    (path,) = tmp_path.iterdir()
+    small = path.stat().st_size
+    assert plain.features is None and ReferenceStatistics.load(path, features=True).features is None
+    kept = cached(digits(), extractor, tmp_path, features=True)
+    assert [path] == list(tmp_path.iterdir()) and path.stat().st_size > small + 1797 * 64 * 4
+    assert kept.features is not None and kept.features.dtype == np.float32
+    assert np.allclose(kept.features, extractor(digits().images)[0].numpy(), atol=1e-5)
+    assert np.array_equal(kept.mu, plain.mu) and kept.provenance == plain.provenance
+    before = path.stat().st_mtime_ns
+    again = cached(digits(), extractor, tmp_path, features=True)
+    assert np.array_equal(again.features, kept.features) and cached(digits(), extractor, tmp_path).features is None
+    assert path.stat().st_mtime_ns == before and not caplog.records
+
+
+def test_some_features_of_a_large_set_are_kept_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "MAX_FEATURES", 30)
+    data = ring(n=100)
+    found = [compute(data, PointFeatures(), size, features=True).features for size in (100, 7)]
+    assert found[0] is not None and found[0].shape == (30, 2) and np.array_equal(*found)
+    rows = {tuple(row) for row in data.points.numpy().tolist()}
+    assert len({tuple(row) for row in found[0].tolist()} & rows) == 30
+    assert not np.array_equal(found[0], data.points[:30].numpy())
+
+
+def test_a_mirrored_set_is_measured_without_its_mirror_images() -> None:
+    plain, mirrored = (compute(data, DigitsFeatures()) for data in (digits(), Mirrored(digits())))
+    assert mirrored.n == 1797 and mirrored.provenance == plain.provenance
+    assert np.array_equal(mirrored.mu, plain.mu) and np.array_equal(mirrored.sigma, plain.sigma)
+
+
+def test_kid_needs_features_of_the_reference(tmp_path: Path) -> None:
+    data, extractor = digits(), DigitsFeatures()
+    path = compute(data, extractor).save(tmp_path / "moments.npz")
+    with pytest.raises(UserError, match="metrics.kid=true"):
+        EvaluationSuite(extractor, n=64, reference=path, kid=True)
+    with pytest.raises(UserError, match="metrics.kid=true"):
+        EvaluationSuite(extractor, n=64, reference=path, precision_recall=True)
+    path = compute(data, extractor, features=True).save(tmp_path / "features.npz")
+    from_file = EvaluationSuite(extractor, n=300, reference=path, kid=True, precision_recall=True)
+    from_data = EvaluationSuite(extractor, data, 300, cache_dir=tmp_path, kid=True, precision_recall=True)
+    x = draw(300)
+    found = measure(from_file, x)
+    assert found == measure(from_data, x)
+    assert tuple(found) == from_file.names
+    assert found["precision_300"] > 0.9 and found["recall_300"] > 0.5
+    noise = measure(from_file, torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    assert noise["kid_300"] > 50 * abs(found["kid_300"]) and noise["precision_300"] < 0.5
+    with pytest.raises(UserError, match="more than 3 samples"):
+        EvaluationSuite(extractor, data, 3, cache_dir=tmp_path, precision_recall=True)
+
+
 def test_unreadable_references_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="absent.npz"):
         ReferenceStatistics.load(tmp_path / "absent.npz")
@@ -170,12 +226,31 @@ def test_mixing_is_refused_with_the_reason(tmp_path: Path) -> None:
     data = digits()
     base = provenance(data, 2048)
     refuse_mixing(base, provenance(data, 2048))
+    other_file = {**base, "reference_sha256": None}
     half = ImageDataset(data.images[:900], name="digits", split="half")
     for other, reason in [
         (provenance(data, 2000), "n: 2048 against 2000"),
         (provenance(half, 2048), "reference_n: 1797 against 900"),
+        (other_file, "reference_sha256"),
         ({**base, "resize": "bicubic"}, "resize: none against bicubic"),
         ({**base, "extractor_sha256": "0"}, "extractor_sha256"),
     ]:
         with pytest.raises(UserError, match=reason):
             refuse_mixing(base, other)
+    richer = EvaluationSuite(DigitsFeatures(), data, 2048, cache_dir=tmp_path, kid=True).provenance()
+    refuse_mixing(base, richer)  # FID is the same number with and without KID beside it
+    with pytest.raises(UserError, match="kid: cubic kernel, 100 subsets of 1000 against other"):
+        refuse_mixing(richer, {**richer, "kid": "other"})
+
+
+def test_a_number_says_what_it_depends_on(tmp_path: Path) -> None:
+    suite = EvaluationSuite(DigitsFeatures(), digits(), 2048, cache_dir=tmp_path, kid=True, precision_recall=True)
+    assert describe_measurement(suite.provenance()) == (
+        f"n = 2048; features digits-classifier-1 ({suite.extractor.sha256[:12]}); resize none; "
+        f"reference digits all ({digits().sha256[:12]}) of 1797 samples; KID: cubic kernel, 100 subsets of 1000; "
+        "precision and recall: 3 neighbours, 1797 reference samples"
+    )
+    own = compute(digits(), DigitsFeatures())
+    np.savez(tmp_path / "cifar10-32x32.npz", mu=own.mu, sigma=own.sigma)
+    foreign = EvaluationSuite(DigitsFeatures(), n=64, reference=tmp_path / "cifar10-32x32.npz")
+    assert describe_measurement(foreign.provenance()).endswith(") of an unknown number of samples")
