@@ -16,7 +16,11 @@ VERBS: dict[str, str] = {
     "record": "stage 1: let a denoiser degrade from the teacher to the student's start, and keep the path",
     "backtrack": "stage 2: distil the teacher into a one-step student along a recorded path, backwards",
     "sample": "draw images from a student or a teacher",
-    "evaluate": "measure FID and other metrics of a student or a teacher",
+    "evaluate": "measure FID and other metrics of a student, a teacher or a set of images",
+    "stats": "compute the reference statistics of a data set for FID",
+    "inspect": "say what a file or folder is, and what to type next",
+    "convert": "turn a teacher's file or a student into another format",
+    "fetch": "download a teacher's official file",
 }
 
 _USAGE_ERROR = 2
@@ -68,7 +72,10 @@ def main() -> int:
     """Run one verb in this process, or print what there is; returns the exit code."""
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if word in ("-h", "--help", "help"):
-        print(overview())
+        try:
+            print(overview(), flush=True)
+        except BrokenPipeError:  # `disback --help | head`: the interpreter must not try to flush what is left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if word in ("-V", "--version"):
         print(f"disback {_version()}")

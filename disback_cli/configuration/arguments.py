@@ -88,7 +88,7 @@ class CommandLine:
 
 def names_a_place(key: str) -> bool:
     """Whether the value of ``key`` is a file or folder that must exist."""
-    return key == "path" or key.endswith(_PLACES)
+    return key in ("path", "images") or key.endswith(_PLACES)
 
 
 def with_absolute_place(override: Override) -> Override:

@@ -51,6 +51,9 @@ def prepare(verb: str, line: CommandLine) -> CommandLine:
         line = pathsource.with_path(line, runs_root(line), _NOTES)
     if shared_launch_id() is not None and line.find("hydra.run.dir") is None and not line.multirun:
         run_id()  # ranks that cannot agree on a folder must say so before anything is composed
+    if verb == "evaluate" and line.find("images") is not None and line.find("hydra.run.dir") is None:
+        # images are of no teacher: the one in the configuration only chooses what they are compared with
+        line = line.with_front(["hydra.run.dir=${runs}/${verb}/images/${run_id:}"])
     return line
 
 
@@ -192,7 +195,7 @@ def _with_student(line: CommandLine) -> CommandLine:
         if named.several or named.value in (None, "null"):
             return line
         return _with_teacher_of(_student_run(Path(str(named.value))), line)
-    if any(o.key == "teacher" or o.key.startswith("teacher.") for o in line.overrides):
+    if any(o.key in ("teacher", "images") or o.key.startswith("teacher.") for o in line.overrides):
         return line
     finished = [run for run in _runs(runs_root(line) / "backtrack") if run.finished]
     run = next((run for run in finished if (run.folder / "student" / "config.json").is_file()), None)

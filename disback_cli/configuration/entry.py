@@ -132,5 +132,7 @@ def remove_if_empty(folder: Path) -> None:
             return
         try:
             candidate.rmdir()
+        except FileNotFoundError:
+            continue  # removed with its content before
         except OSError:
             return

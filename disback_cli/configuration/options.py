@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 
@@ -86,6 +86,20 @@ class Evaluation:
 
 
 @dataclass
+class Metrics:
+    """What is measured, how, and against what (``metrics=...``); an option file of a user's may leave things out."""
+
+    extractor: Any = None
+    n: NoneOrMore = 0
+    splits: Count = 1
+    batch_size: Count = 256
+    teacher: bool = False
+    reference: str | None = None
+    kid: bool = False
+    precision_recall: bool = False
+
+
+@dataclass
 class Training(Common):
     """Options of the verbs that train."""
 
@@ -104,6 +118,7 @@ class Pretrain(Training):
     ema: Average
     evaluate: Evaluation
     save_as: Literal["fp32", "fp16"]
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 @dataclass
@@ -126,6 +141,7 @@ class Backtrack(Training):
     path: str | None
     share_draw: bool
     collapse_below: Annotated[float, NotNegative]
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 @dataclass
@@ -153,12 +169,37 @@ class Evaluate(Common):
     """``disback evaluate``."""
 
     student: StudentSource
+    images: str | None
+    ranges: Count
+    metrics: Metrics = field(default_factory=Metrics)
 
 
-VERB_OPTIONS: dict[str, type[Common]] = {
+@dataclass
+class Stats:
+    """``disback stats``."""
+
+    verb: str
+    runs: str
+    out: str | None
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+@dataclass
+class Fetch:
+    """``disback fetch``."""
+
+    verb: str
+    allow_http: bool
+    retries: NoneOrMore
+    timeout: Annotated[float, Positive]
+
+
+VERB_OPTIONS: dict[str, type] = {
     "pretrain": Pretrain,
     "record": Record,
     "backtrack": Backtrack,
     "sample": Sample,
     "evaluate": Evaluate,
+    "stats": Stats,
+    "fetch": Fetch,
 }

@@ -1,0 +1,1 @@
+"""What `disback inspect` finds out about files and folders."""
