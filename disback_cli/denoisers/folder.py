@@ -217,7 +217,8 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         network = build(spec, allow=trusted_prefixes())
     if not isinstance(network, kind):
-        raise UserError(f"{what}: its description builds a {type(network).__name__}, not a {'denoiser' if kind is Denoiser else 'network'}")
+        wanted = "denoiser" if kind is Denoiser else "network"
+        raise UserError(f"{what}: its description builds a {type(network).__name__}, not a {wanted}")
     load_strictly(network, weights, what)
     return network.float().eval()
 

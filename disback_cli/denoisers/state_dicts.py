@@ -52,8 +52,8 @@ def _content(place: Path) -> Any:
         return torch.load(place, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise UserError(
-            f"{place} cannot be read without running code in it ({str(error).splitlines()[0]}); save the tensors alone, "
-            "as torch.save(network.state_dict(), FILE) does"
+            f"{place} cannot be read without running code in it ({str(error).splitlines()[0]}); save the tensors "
+            "alone, as torch.save(network.state_dict(), FILE) does"
         ) from error
 
 
@@ -72,10 +72,9 @@ def _tensors(content: Any, key: str | None, place: Path) -> dict[str, Tensor]:
     tables = [name for name, value in content.items() if _is_table(value)] if isinstance(content, Mapping) else []
     if len(tables) == 1:
         return dict(content[tables[0]])
-    raise UserError(
-        f"{place} holds {'several tables of tensors: ' + ', '.join(map(str, tables)) if tables else 'no table of tensors'}"
-        + ("; name the one with teacher.key=..." if tables else "")
-    )
+    if tables:
+        raise UserError(f"{place} holds several tables of tensors: {', '.join(map(str, tables))}; give teacher.key=ONE")
+    raise UserError(f"{place} holds no table of tensors")
 
 
 def _is_table(value: Any) -> bool:

@@ -27,8 +27,9 @@ DIGITS = ("dataset=digits", "metrics=digits", "metrics.n=64")
 
 
 NCSNPP = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 0, "use_fp16": False, "model_type": "SongUNet", "augment_dim": 9,
-    "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.13,
+    "img_resolution": 8, "img_channels": 1, "label_dim": 0, "use_fp16": False, "model_type": "SongUNet",
+    "augment_dim": 9, "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4],
+    "dropout": 0.13,
     "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1],
 }  # fmt: skip
 ADM = {
@@ -146,7 +147,8 @@ def same_images_elsewhere(workplace: Workplace, run: Path, case: Case, label: st
     (workplace.folder / "loads.py").write_text(LOADS)
     done = subprocess.run(
         [sys.executable, "loads.py", "published", "latents.npy", "images.npy", trust, label],
-        cwd=workplace.folder, env=workplace.environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(workplace.folder / "hf")},
+        cwd=workplace.folder,
+        env=workplace.environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(workplace.folder / "hf")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

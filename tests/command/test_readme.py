@@ -20,11 +20,16 @@ def _commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+PLAIN = ("inspect", "convert")  # take files, not options: their own tests type them
+
+
 def test_readme_shows_every_verb() -> None:
-    assert {words[0] for words in _commands()} == {"pretrain", "record", "backtrack", "sample", "evaluate"}
+    from disback_cli.cli import VERBS
+
+    assert {words[0] for words in _commands()} == set(VERBS)
 
 
-@pytest.mark.parametrize("words", _commands(), ids=" ".join)
+@pytest.mark.parametrize("words", [words for words in _commands() if words[0] not in PLAIN], ids=" ".join)
 def test_command_is_accepted_as_typed(words: list[str], tmp_path: Path) -> None:
     # One job of a sweep stands for all: the first of each list of values.
     single = [re.sub(r"^([\w./]+=[^,\[]+),.*$", r"\1", word) for word in words if word != "-m"]

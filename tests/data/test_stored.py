@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -145,23 +145,51 @@ def test_pickled_sets_read_the_same(lazy: Any) -> None:
     assert np.array_equal(pixels_of(again), IMAGES) and again.sha256 == lazy.sha256
 
 
-def test_forked_processes_read_at_the_same_time(lazy: Any, many_threads: None) -> None:
-    lazy.batch(torch.arange(40))  # threads have been used before the fork
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
+# A process of its own: one that has computed with several threads, as the test runner has, cannot be forked safely.
+FORKING = """
+import multiprocessing
+import os
+import pickle
+import sys
 
-    def child(seed: int) -> None:
-        order = np.random.default_rng(seed).permutation(40)
-        right = all(np.array_equal(pixels_of(lazy, order.tolist()), IMAGES[order]) for _ in range(5))
-        queue.put((os.getpid(), right))
+import numpy as np
+import torch
 
-    children = [context.Process(target=child, args=(seed,)) for seed in range(3)]
-    for process in children:
-        process.start()
-    answers = [queue.get(timeout=30) for _ in children]
-    for process in children:
-        process.join(30)
-    assert len({pid for pid, _ in answers}) == 3 and all(right for _, right in answers)
+from disback_cli.data import stored
+
+torch.set_num_threads(1)
+stored._processors = lambda: 8
+lazy, images = pickle.load(open(sys.argv[1], "rb"))
+
+
+def pixels_of(order):
+    x, _ = lazy.batch(torch.as_tensor(order))
+    return ((x + 1) * 127.5).round().to(torch.uint8).numpy()
+
+
+def child(seed):
+    order = np.random.default_rng(seed).permutation(40)
+    right = all(np.array_equal(pixels_of(order), images[order]) for _ in range(5))
+    queue.put((os.getpid(), right))
+
+
+pixels_of(np.arange(40))  # threads have been used before the fork
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+children = [context.Process(target=child, args=(seed,), daemon=True) for seed in range(3)]
+for process in children:
+    process.start()
+answers = [queue.get(timeout=60) for _ in children]
+assert len({pid for pid, _ in answers}) == 3 and all(right for _, right in answers), answers
+"""
+
+
+def test_forked_processes_read_at_the_same_time(lazy: Any, tmp_path: Path) -> None:
+    (tmp_path / "set.pickle").write_bytes(pickle.dumps((lazy, IMAGES)))
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, str(tmp_path / "set.pickle")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
