@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from disback_cli.configuration.arguments import Override
 from disback_cli.configuration.jobs import Job
 from disback_cli.configuration.runfolder import read_json
+from disback_cli.evaluation.comparable import differences
 
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.csv"
@@ -34,19 +36,38 @@ def labels(jobs: Sequence[Job]) -> dict[int, str]:
     return {job.number: " ".join(word for word in job.overrides if Override(word).key in keys) for job in jobs}
 
 
+def _summary(folder: Path) -> Mapping[str, Any]:
+    summary = read_json(folder / SUMMARY_FILE)
+    return summary if isinstance(summary, Mapping) else {}
+
+
 def metrics_of(folder: Path) -> dict[str, float]:
     """The numbers in the ``metrics`` of a job's ``summary.json``."""
-    summary = read_json(folder / SUMMARY_FILE)
-    metrics = summary.get("metrics") if isinstance(summary, Mapping) else None
+    metrics = _summary(folder).get("metrics")
     if not isinstance(metrics, Mapping):
         return {}
     return {str(k): float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 
+def measured_differently(folders: Sequence[Path]) -> list[str]:
+    """Why the numbers of these jobs cannot stand in one table; nothing where they can."""
+    stated = [(folder, summary.get("measured_with")) for folder in folders if (summary := _summary(folder))]
+    known = [(folder, facts) for folder, facts in stated if isinstance(facts, Mapping)]
+    for folder, facts in known[1:]:
+        found = differences(known[0][1], facts)
+        if found:
+            return [f"{known[0][0].name} and {folder.name} were measured differently, so no numbers are shown", *found]
+    return []
+
+
 def table(jobs: Sequence[Job]) -> list[list[str]]:
-    """Header and rows: number, varying overrides, state, seconds, the metrics that all measured jobs share, folder."""
+    """Header and rows: number, varying overrides, state, seconds, the metrics that all measured jobs share, folder.
+
+    Numbers that were measured differently are left out.
+    """
     keys = varying(jobs)
-    measured = {job.number: metrics_of(job.folder) for job in jobs}
+    mixed = bool(measured_differently([job.folder for job in jobs]))
+    measured = {job.number: {} if mixed else metrics_of(job.folder) for job in jobs}
     with_metrics = [metrics for metrics in measured.values() if metrics]
     shared = [name for name in with_metrics[0] if all(name in other for other in with_metrics)] if with_metrics else []
     rows = [["job", *keys, "state", "seconds", *shared, "folder"]]

@@ -26,7 +26,7 @@ class Evaluation(StageCallback):
     Args:
         sampler: makes samples of the evaluation set from the stage's averaged network.
         suite: what is measured.
-        every: images between two measurements.
+        every: images between two measurements; 0 measures at the end only.
         batch_size: samples at a time.
         telemetry: gets the numbers.
         folder: ``<run>/samples``, for the grids.
@@ -65,7 +65,8 @@ class Evaluation(StageCallback):
 
     def after_iteration(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Measure when the images cross a multiple of ``every``."""
-        crossed = stage.images_seen // self.every != (stage.images_seen - stage.batch_size) // self.every
+        before = stage.images_seen - stage.batch_size
+        crossed = self.every > 0 and stage.images_seen // self.every != before // self.every
         if crossed or stage.iteration == stage.iterations:
             self.run(trainer, stage)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +20,6 @@ from disback_cli.evaluation.reference import Provenance, ReferenceStatistics, ca
 log = logging.getLogger(__name__)
 
 # Settings of metrics that not every evaluation has; numbers that both have are compared all the same.
-_OF_SOME_METRICS = ("splits", "kid", "neighbours", "reference_features")
 # Of other names larger values are better.
 _SMALLER_IS_BETTER = ("fid_", "kid_", "swd_")
 
@@ -255,34 +253,3 @@ def open_reference(
         if stated.get(key) != own:
             raise UserError(f"the reference was made with {key} {stated.get(key)}, this evaluation uses {own}")
     return statistics
-
-
-def describe_measurement(facts: Mapping[str, object]) -> str:
-    """`EvaluationSuite.provenance` in one sentence, to stand under a table of its numbers."""
-    weights, data = (str(facts[key] or "unknown")[:12] for key in ("extractor_sha256", "reference_sha256"))
-    split = f" {facts['reference_split']}" if facts["reference_split"] else ""
-    count = facts["reference_n"] if facts["reference_n"] is not None else "an unknown number of"
-    parts = [
-        f"n = {facts['n']}",
-        f"features {facts['extractor']} ({weights})",
-        f"resize {facts['resize']}",
-        f"reference {facts['reference_dataset']}{split} ({data}) of {count} samples",
-    ]
-    if "kid" in facts:
-        parts.append(f"KID: {facts['kid']}")
-    if "neighbours" in facts:
-        parts.append(
-            f"precision and recall: {facts['neighbours']} neighbours, {facts['reference_features']} reference samples"
-        )
-    return "; ".join(parts)
-
-
-def refuse_mixing(a: Mapping[str, object], b: Mapping[str, object]) -> None:
-    """Raise UserError, naming each difference, unless numbers with provenance a and b may stand in one table.
-
-    A setting of a metric that only one of them has concerns no number that both have.
-    """
-    keys = [key for key in sorted(a.keys() | b.keys()) if key not in _OF_SOME_METRICS or (key in a and key in b)]
-    differences = [f"{key}: {a.get(key)} against {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
-    if differences:
-        raise UserError("these numbers cannot be compared, they were measured differently: " + "; ".join(differences))

@@ -8,7 +8,7 @@ from disback_cli.configuration import runfolder
 from disback_cli.configuration.discovery import SWEEP_FILE
 from disback_cli.configuration.jobs import DONE, STATUS_FILE
 from disback_cli.configuration.runfolder import read_json
-from disback_cli.configuration.sweeptable import metrics_of
+from disback_cli.configuration.sweeptable import measured_differently, metrics_of
 from disback_cli.inspection.report import Report, command
 
 
@@ -21,7 +21,9 @@ def report_sweep(folder: Path) -> Report:
     report.add("overrides", list(words or ()), " ".join(words or ()) or "none")
     jobs = sorted((file.parent for file in folder.glob(f"*/{STATUS_FILE}")), key=_numbered)
     states = []
-    measured = {job: metrics_of(job) for job in jobs}
+    mixed = measured_differently(jobs)
+    report.notes += mixed
+    measured = {job: {} if mixed else metrics_of(job) for job in jobs}
     names = _shared([metrics for metrics in measured.values() if metrics])
     report.columns = ("job", "state", "seconds", *names, "overrides")
     for job in jobs:

@@ -235,6 +235,7 @@ def _rows(teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) 
 
 
 def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) -> None:
+    from disback_cli.evaluation.comparable import describe_measurement
     from disback_cli.files import write_bytes
     from disback_cli.reporting.table import table
     from disback_cli.runtime.session import shown_path
@@ -247,6 +248,8 @@ def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: E
         text = table(heads, [[row[name] for name in columns] for row in rows])
         write_bytes(session.folder / "table.txt", f"{text}\n".encode())
         print(f"\n{text}\n")
+        if evaluation is not None:
+            print(f"{describe_measurement(evaluation.suite.provenance())}\n")
     print(f"student:  {folder}/student")
     print(f"pictures: {folder}/grid.png  {folder}/curves.png")
     print(f"numbers:  {folder}/summary.json  {folder}/metrics.csv")

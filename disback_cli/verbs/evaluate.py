@@ -124,8 +124,8 @@ def _count(cfg: DictConfig, subject: Subject) -> int:
 
 def _report(cfg: DictConfig, folder: Path, subject: Subject, suite: EvaluationSuite, parts: list[Measured]) -> None:
     """Write ``summary.json``, print the table and what its numbers depend on."""
+    from disback_cli.evaluation.comparable import describe_measurement
     from disback_cli.evaluation.measure import over_ranges
-    from disback_cli.evaluation.suite import describe_measurement
     from disback_cli.files import write_json
     from disback_cli.reporting.table import table
     from disback_cli.runtime.session import SUMMARY_FILE, shown_path

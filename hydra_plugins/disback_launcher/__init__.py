@@ -100,7 +100,8 @@ class ProcessLauncher(Launcher):
             self.earlier += batch
             rows = sweeptable.table(self.earlier)
             results = sweeptable.write_csv(rows, self.folder)
-        print(f"\n{sweeptable.as_text(rows)}\n\n{results}", flush=True)
+        mixed = "\n".join(sweeptable.measured_differently([job.folder for job in self.earlier]))
+        print(f"\n{sweeptable.as_text(rows)}\n{mixed}\n{results}", flush=True)
         if runner.interrupted is not None:
             again = f"disback {self.config.verb} -m hydra.sweep.dir={self.folder}"
             raise SweepFailed(f"the sweep was stopped; continue it with: {again}")

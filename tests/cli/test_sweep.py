@@ -121,3 +121,20 @@ def test_the_table_shows_what_varies_and_the_shared_numbers(tmp_path: Path) -> N
     assert [row[4] for row in rows[1:]] == ["1.25", "0.5", ""]
     assert sweeptable.labels(sweep)[1] == "seed=1"
     assert sweeptable.as_text(rows).splitlines()[0].split() == rows[0]
+
+
+def test_numbers_that_were_measured_differently_are_left_out(tmp_path: Path) -> None:
+    sweep = []
+    for number, resize in enumerate(["tf_bilinear", "tf_bilinear", "clean"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        measured = {"n": 2048, "resize": resize, "seed": number}
+        (folder / "summary.json").write_text(json.dumps({"metrics": {"fid_2k": 1.0}, "measured_with": measured}))
+        sweep.append(Job(number, (f"seed={number}",), folder, [], state="done"))
+    assert "fid_2k" in sweeptable.table(sweep[:2])[0], "other samples are what a sweep compares"
+    assert sweeptable.measured_differently([job.folder for job in sweep[:2]]) == []
+    assert "fid_2k" not in sweeptable.table(sweep)[0]
+    assert sweeptable.measured_differently([job.folder for job in sweep]) == [
+        "0 and 2 were measured differently, so no numbers are shown",
+        "resize: tf_bilinear against clean",
+    ]

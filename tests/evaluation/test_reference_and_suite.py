@@ -15,9 +15,10 @@ from disback_cli.data.points import ring
 from disback_cli.data.views import Mirrored
 from disback_cli.errors import UserError
 from disback_cli.evaluation import reference
+from disback_cli.evaluation.comparable import describe_measurement, refuse_mixing
 from disback_cli.evaluation.features import DigitsFeatures, PointFeatures
 from disback_cli.evaluation.reference import ReferenceStatistics, cached, compute, default_cache
-from disback_cli.evaluation.suite import EvaluationSuite, count_suffix, describe_measurement, refuse_mixing
+from disback_cli.evaluation.suite import EvaluationSuite, count_suffix
 
 
 def draw(n: int, seed: int = 0) -> torch.Tensor:
