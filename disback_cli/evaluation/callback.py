@@ -1,4 +1,4 @@
-"""The callback that evaluates while a stage runs: FID and IS on all processes, a grid of samples from the first."""
+"""The callback that evaluates while a stage runs: numbers on all processes, a grid of samples from the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from disback_cli.evaluation.measure import Measured, Sampler, measure
+from disback_cli.evaluation.measure import Measured, Sampler, collect, measure
 from disback_cli.evaluation.suite import EvaluationSuite
 from disback_cli.reporting.pictures import save_samples
 from disback_cli.runtime.callbacks import StageCallback, Telemetry
@@ -25,7 +25,7 @@ class Evaluation(StageCallback):
 
     Args:
         sampler: makes samples of the evaluation set from the stage's averaged network.
-        suite: what is measured.
+        suite: what is measured; None draws pictures only.
         every: images between two measurements; 0 measures at the end only.
         batch_size: samples at a time.
         telemetry: gets the numbers.
@@ -38,7 +38,7 @@ class Evaluation(StageCallback):
     def __init__(
         self,
         sampler: Sampler,
-        suite: EvaluationSuite,
+        suite: EvaluationSuite | None,
         *,
         every: int,
         batch_size: int,
@@ -59,7 +59,8 @@ class Evaluation(StageCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The untrained student is a result, too."""
         assert isinstance(pl_module, Stage)
-        self.suite.to(pl_module.device)
+        if self.suite is not None:
+            self.suite.to(pl_module.device)
         if pl_module.iteration == 0 and self.at_start:
             self.first = self.run(trainer, pl_module)
 
@@ -73,7 +74,7 @@ class Evaluation(StageCallback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure what the student is compared with, on the same latents."""
         assert isinstance(pl_module, Stage)
-        if pl_module.iteration == pl_module.iterations:
+        if self.suite is not None and pl_module.iteration == pl_module.iterations:
             for name, sampler in self.compared_with.items():
                 self.others[name] = measure(sampler, self.suite, self.batch_size, what=f"measuring the {name}")
 
@@ -87,16 +88,18 @@ class Evaluation(StageCallback):
         self.count = state_dict["count"]
         self.first, self.latest = (Measured(**v) if (v := state_dict[k]) else None for k in ("first", "latest"))
 
-    def run(self, trainer: pl.Trainer, stage: Stage) -> Measured:
+    def run(self, trainer: pl.Trainer, stage: Stage) -> Measured | None:
         """One measurement, into the row and as a picture; never of numbers that are not finite."""
         stage.check_health()
-        measured = self.latest = measure(self.sampler, self.suite, self.batch_size)
+        if self.suite is not None:
+            self.latest = measure(self.sampler, self.suite, self.batch_size)
+            self.telemetry.row.update(self.latest.metrics)
         self.count += 1
-        self.telemetry.row.update(measured.metrics)
         if trainer.is_global_zero:
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in measured.metrics.items())
-            log.info("iteration %d: %s", stage.iteration, numbers)
+            if self.latest is not None:
+                numbers = "  ".join(f"{name} {value:.4g}" for name, value in self.latest.metrics.items())
+                log.info("iteration %d: %s", stage.iteration, numbers)
             picture = self.folder / f"iteration_{stage.iteration:08d}.png"
-            save_samples(picture, self.sampler(0, min(self.grid, self.suite.n)))
+            save_samples(picture, collect(self.sampler, min(self.grid, self.suite.n) if self.suite else self.grid))
             log_picture(trainer.loggers, "samples", picture, stage.iteration)
-        return measured
+        return self.latest

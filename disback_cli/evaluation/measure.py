@@ -95,6 +95,12 @@ def teacher_evaluations(teacher: Teacher) -> int:
 
 
 @torch.no_grad()
+def collect(sampler: Sampler, count: int, at_once: int = 16) -> Tensor:
+    """The first ``count`` samples for a picture, few at a time: a picture must not need more memory than training."""
+    return torch.cat([sampler(first, min(at_once, count - first)) for first in range(0, count, at_once)])
+
+
+@torch.no_grad()
 def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str = "", *, first: int = 0) -> Measured:
     """The suite's numbers for ``suite.n`` samples; every process must call it and gets the same numbers.
 

@@ -36,7 +36,7 @@ def work(cfg: DictConfig) -> None:
         stage = _build_stage(cfg, session, teacher, schedule, path)
         telemetry = Telemetry(cfg.log_every, cfg.collapse_below)
         evaluation = _build_evaluation(cfg, session, teacher, stage, telemetry)
-        session.run(stage, telemetry, [evaluation] if evaluation else [], frozenset())
+        session.run(stage, telemetry, [evaluation], frozenset())
         if session.main:
             _finish(session, cfg, teacher, stage, path, evaluation)
 
@@ -116,19 +116,17 @@ def _build_stage(
 
 def _build_evaluation(
     cfg: DictConfig, session: Session, teacher: Teacher, stage: Backtracking, telemetry: Telemetry
-) -> Evaluation | None:
+) -> Evaluation:
     from disback_cli.evaluation.callback import Evaluation
     from disback_cli.evaluation.measure import heun_sampler, one_step_sampler
     from disback_cli.verbs.common import build_suite, evaluation_noise
     from disback_cli.verbs.generators import decoded, shape_of_images
 
     suite = build_suite(cfg, shape_of_images(teacher.denoiser.shape, teacher.decoder))
-    if suite is None:
-        return None
     device = session.launch.device
     noise = evaluation_noise(teacher, device)
     compared = {}
-    if cfg.metrics.teacher:
+    if suite is not None and cfg.metrics.teacher:
         many_steps = heun_sampler(teacher.denoiser.to(device), teacher.sampler, noise)
         compared["teacher"] = decoded(many_steps, teacher.decoder, device)
     return Evaluation(
@@ -149,7 +147,7 @@ def _finish(
     teacher: Teacher,
     stage: Backtracking,
     path: DegradationPath | None,
-    evaluation: Evaluation | None,
+    evaluation: Evaluation,
 ) -> None:
     """Export the student, draw the report, write the summary, say where everything is."""
     from disback_cli.distillation.student_folder import save_student
@@ -164,7 +162,7 @@ def _finish(
         "network_passes_with_recording": passes + recorded,
         "seconds": round(stage.seconds, 1),
     }
-    metrics = dict(evaluation.latest.metrics) if evaluation and evaluation.latest else {}
+    metrics = dict(evaluation.latest.metrics) if evaluation.latest else {}
     facts: dict[str, Any] = {
         "teacher": {"name": teacher.name, "hash": teacher.hash, "licence": teacher.licence},
         "objective": plain(cfg.objective),
@@ -173,24 +171,21 @@ def _finish(
         "targets": [{"iteration": iteration, "node": node} for iteration, node in stage.switches],
         "cost": cost,
         "metrics": metrics,
-        "measured_with": evaluation.suite.provenance() if evaluation else None,
+        "measured_with": evaluation.suite.provenance() if evaluation.suite else None,
     }
     save_student(session.folder / "student", stage.ema.network, teacher, facts)  # type: ignore[arg-type]
-    teacher_metrics = evaluation.others["teacher"].metrics if evaluation and "teacher" in evaluation.others else None
+    teacher_metrics = evaluation.others["teacher"].metrics if "teacher" in evaluation.others else None
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
-    if evaluation:
-        _draw_grid(session, teacher, stage)
+    _draw_grid(session, teacher, stage, with_teacher=evaluation.suite is not None)
     session.write_summary(
         {**facts, "teacher_metrics": teacher_metrics, "generators": _rows(teacher, stage, evaluation)}
     )
     _tell(session, teacher, stage, evaluation)
 
 
-def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking) -> None:
-    """Teacher, untrained student and student on the same latents."""
-    import torch
-
-    from disback_cli.evaluation.measure import heun_sampler, one_step_sampler, teacher_evaluations
+def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking, with_teacher: bool) -> None:
+    """Teacher (which takes many evaluations a sample), untrained student and student on the same latents."""
+    from disback_cli.evaluation.measure import collect, heun_sampler, one_step_sampler, teacher_evaluations
     from disback_cli.reporting.pictures import picture_of, save_png, side_by_side
     from disback_cli.verbs.common import evaluation_noise
     from disback_cli.verbs.generators import decoded
@@ -200,27 +195,27 @@ def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking) -> None:
     teacher.denoiser.to(stage.device)
     untrained = type(stage.student)(teacher.denoiser, sigma_init=stage.student.sigma_init)
     evaluations = teacher_evaluations(teacher)
+    many_steps = heun_sampler(teacher.denoiser, teacher.sampler, noise)
     samplers = {
-        f"teacher, {evaluations} evaluations": heun_sampler(teacher.denoiser, teacher.sampler, noise),
+        **({f"teacher, {evaluations} evaluations": many_steps} if with_teacher else {}),
         "untrained student, 1": one_step_sampler(untrained, noise),
         "distilled student, 1": one_step_sampler(stage.ema.network, noise),
     }
-    with torch.no_grad():
-        samples = {
-            name: decoded(sampler, teacher.decoder, stage.device)(0, count) for name, sampler in samplers.items()
-        }
+    at_once = 16 if len(teacher.denoiser.shape) == 3 else count
+    samples = {
+        name: collect(decoded(sampler, teacher.decoder, stage.device), count, at_once)
+        for name, sampler in samplers.items()
+    }
     extent = None
     if len(teacher.denoiser.shape) == 1:
         extent = 1.3 * float(next(iter(samples.values())).abs().max())
     save_png(session.folder / "grid.png", side_by_side([(k, picture_of(v, extent)) for k, v in samples.items()]))
 
 
-def _rows(teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) -> list[dict[str, Any]]:
+def _rows(teacher: Teacher, stage: Backtracking, evaluation: Evaluation) -> list[dict[str, Any]]:
     """The generators that were measured: their numbers, what a sample costs, how fast they are."""
     from disback_cli.evaluation.measure import teacher_evaluations
 
-    if evaluation is None:
-        return []
     one = stage.student.network_evaluations
     found = [
         ("teacher", evaluation.others.get("teacher"), teacher_evaluations(teacher)),
@@ -234,7 +229,7 @@ def _rows(teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) 
     ]
 
 
-def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: Evaluation | None) -> None:
+def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: Evaluation) -> None:
     from disback_cli.evaluation.comparable import describe_measurement
     from disback_cli.files import write_bytes
     from disback_cli.reporting.table import table
@@ -248,7 +243,7 @@ def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: E
         text = table(heads, [[row[name] for name in columns] for row in rows])
         write_bytes(session.folder / "table.txt", f"{text}\n".encode())
         print(f"\n{text}\n")
-        if evaluation is not None:
+        if evaluation.suite is not None:
             print(f"{describe_measurement(evaluation.suite.provenance())}\n")
     print(f"student:  {folder}/student")
     print(f"pictures: {folder}/grid.png  {folder}/curves.png")

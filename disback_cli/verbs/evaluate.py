@@ -46,7 +46,7 @@ def work(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from disback_cli.errors import UserError
-    from disback_cli.evaluation.measure import measure_ranges
+    from disback_cli.evaluation.measure import collect, measure_ranges
     from disback_cli.reporting.pictures import save_samples
     from disback_cli.runtime.processes import rank_and_world
     from disback_cli.runtime.workers import workers
@@ -64,7 +64,7 @@ def work(cfg: DictConfig) -> None:
             suite = plan.build(n).to(launch.device)
             parts = measure_ranges(subject.sampler, suite, cfg.metrics.batch_size, cfg.ranges, "measuring")
             if rank_and_world()[0] == 0:
-                save_samples(folder / "grid.png", subject.sampler(0, min(64, n)))
+                save_samples(folder / "grid.png", collect(subject.sampler, min(64, n)))
                 _report(cfg, folder, subject, suite, parts)
 
 

@@ -62,19 +62,17 @@ def work(cfg: DictConfig) -> None:
         )
         telemetry = Telemetry(cfg.log_every)
         evaluation = _build_evaluation(cfg, session, stage, telemetry)
-        session.run(stage, telemetry, [evaluation] if evaluation else [], frozenset())
+        session.run(stage, telemetry, [evaluation], frozenset())
         if session.main:
             _finish(session, cfg, spec, data, stage, evaluation)
 
 
-def _build_evaluation(cfg: DictConfig, session: Session, stage: Pretraining, telemetry: Telemetry) -> Evaluation | None:
+def _build_evaluation(cfg: DictConfig, session: Session, stage: Pretraining, telemetry: Telemetry) -> Evaluation:
     from disback_cli.evaluation.callback import Evaluation
     from disback_cli.evaluation.measure import EvaluationNoise, heun_sampler
     from disback_cli.verbs.common import EVALUATION_SEED, build_suite, plain
 
     suite = build_suite(cfg, stage.denoiser.shape)
-    if suite is None:
-        return None
     average: Any = stage.ema.network
     noise = EvaluationNoise(EVALUATION_SEED, average.shape, average.label_dim, session.launch.device)
     return Evaluation(
@@ -94,7 +92,7 @@ def _finish(
     spec: dict[str, Any],
     data: dict[str, Any],
     stage: Pretraining,
-    evaluation: Evaluation | None,
+    evaluation: Evaluation,
 ) -> None:
     """Save the average as a model folder with its card, and say how to use it."""
     import torch
@@ -106,7 +104,7 @@ def _finish(
     from disback_cli.reporting.curves import draw_curves
     from disback_cli.runtime.session import shown_path
 
-    metrics = dict(evaluation.latest.metrics) if evaluation and evaluation.latest else {}
+    metrics = dict(evaluation.latest.metrics) if evaluation.latest else {}
     cost = {
         "images": stage.images_seen,
         "network_passes": stage.images_seen * stage.passes_per_sample,
@@ -120,7 +118,7 @@ def _finish(
         "iterations": stage.iterations,
         "batch_size": stage.batch_size,
         "metrics": metrics,
-        "measured_with": evaluation.suite.provenance() if evaluation else None,
+        "measured_with": evaluation.suite.provenance() if evaluation.suite else None,
         "cost": cost,
     }
     folder = session.folder / "teacher"

@@ -58,11 +58,10 @@ def work(cfg: DictConfig) -> None:
 def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recording, recorder: PathRecorder) -> None:
     from datetime import datetime
 
-    import torch
     from hydra.core.hydra_config import HydraConfig
 
     from disback_cli.distillation.student_folder import save_student
-    from disback_cli.evaluation.measure import one_step_sampler
+    from disback_cli.evaluation.measure import collect, one_step_sampler
     from disback_cli.reporting.curves import draw_curves
     from disback_cli.reporting.pictures import save_samples
     from disback_cli.verbs.common import evaluation_noise, plain
@@ -98,8 +97,7 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
     )  # fmt: skip
     save_student(session.folder / "untrained_student", stage.student, teacher, {})
     sampler = one_step_sampler(stage.student, evaluation_noise(teacher, stage.device))
-    with torch.no_grad():
-        images = decoded(sampler, teacher.decoder, stage.device)(0, 64)
+    images = collect(decoded(sampler, teacher.decoder, stage.device), 64)
     save_samples(session.folder / "samples" / "untrained_student.png", images)
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png")
     metrics = {"nodes": len(nodes) - 1, "mismatch": nodes[-1].mismatch}

@@ -118,6 +118,9 @@ def walk(workplace: Workplace, name: str, case: Case) -> None:
     run = workplace.run_of("backtrack")
     assert [switch["node"] for switch in load(run / "summary.json")["targets"]] == [1, 0]
 
+    assert (run / "grid.png").stat().st_size > 0
+    assert sorted(file.stem for file in (run / "samples").glob("*.png")) == [f"iteration_{i:08d}" for i in (0, 6)]
+
     label = "1" if case.classes else "none"
     words = [f"label={label}"] if case.classes else []
     steps: list[Callable[[], object]] = [

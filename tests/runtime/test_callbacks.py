@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 
+from disback_cli.evaluation.callback import Evaluation
 from disback_cli.runtime.callbacks import Publish, Saving, Stopping, Telemetry, health_interval
 from disback_cli.runtime.checkpoint import CheckpointStore
 from disback_cli.runtime.csv_logger import CsvLogger, read_metrics
@@ -116,3 +117,21 @@ def test_diverse_samples_are_no_collapse(make_stage, fit, messages):
 def test_health_is_looked_at_every_iteration_where_that_is_free():
     assert health_interval(torch.device("cpu"), 50) == 1
     assert health_interval(torch.device("cuda"), 50) == 50
+
+
+@pytest.mark.parametrize(("every", "drawn"), [(8, [0, 2, 4, 6, 7]), (0, [0, 7])])
+def test_pictures_are_drawn_where_nothing_is_measured(make_stage, fit, tmp_path, every, drawn):
+    asked = []
+
+    def sampler(first, count):
+        asked.append((first, count))
+        return torch.zeros(count, 1, 8, 8)
+
+    stage = make_stage(iterations=7)
+    evaluation = Evaluation(
+        sampler, None, every=every, batch_size=1, telemetry=Telemetry(1), folder=tmp_path, grid=40
+    )  # fmt: skip
+    fit(stage, evaluation)
+    assert sorted(int(file.stem.split("_")[1]) for file in tmp_path.glob("*.png")) == drawn
+    assert asked[:3] == [(0, 16), (16, 16), (32, 8)], "a picture is drawn few samples at a time"
+    assert evaluation.latest is None
