@@ -21,6 +21,7 @@ from disback_cli.denoisers.decoders import VAEDecoder
 from disback_cli.denoisers.diffusers_networks import DiT, UNet2D
 from disback_cli.denoisers.diffusers_schedulers import parametrisation
 from disback_cli.denoisers.diffusers_weights import read_object, read_weights
+from disback_cli.denoisers.folder import misfits
 from disback_cli.denoisers.source import DecoderSource, NetworkSource
 from disback_cli.errors import UserError
 
@@ -245,17 +246,9 @@ def _scheduler_file(parts: _Parts, given: Path | None) -> Path:
 
 def _require_fit(weights: Mapping[str, Tensor], network: nn.Module, folder: Path) -> None:
     """Refuse weights whose names or shapes are not exactly the network's."""
-    expected = network.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in expected]
-    problems += [
-        f"{name} has shape {list(weights[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    problems = misfits(network.state_dict(), weights)
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{folder}: the weights do not fit the network that {MODEL_FILE} describes: {shown}")
+        raise UserError(f"{folder}: the weights do not fit the network that {MODEL_FILE} describes: {problems}")
 
 
 def _decoder(folder: Path, channels: int) -> DecoderSource:

@@ -241,9 +241,8 @@ def load_decoder(folder: str | os.PathLike[str]) -> tuple[nn.Module | None, dict
     return decoder.requires_grad_(False), document["denoiser"]
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Load weights whose names and shapes are exactly those of the module, or raise UserError."""
-    expected = module.state_dict()
+def misfits(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Which names or shapes of ``weights`` are not those of ``expected``, the first five in words; empty if none."""
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in expected]
     problems += [
@@ -251,9 +250,14 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -
         for name, tensor in expected.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
+    return "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load weights whose names and shapes are exactly those of the module, or raise UserError."""
+    problems = misfits(module.state_dict(), weights)
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{what}: the weights do not fit the network that is described beside them: {shown}")
+        raise UserError(f"{what}: the weights do not fit the network that is described beside them: {problems}")
     module.load_state_dict(weights, strict=True)
 
 

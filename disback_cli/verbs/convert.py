@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disback_cli.errors import UserError
+from disback_cli.configuration.plain_verb import UsageError, run_plain
 
 if TYPE_CHECKING:
     from disback_cli.publishing.model import Model
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 FORMATS = ("folder", "diffusers", "state_dict", "safetensors")
 PRECISIONS = ("fp32", "fp16", "bf16")
 KEYS = ("to", "dtype", "overwrite")
-_FAILURE, _USAGE_ERROR, _INTERRUPTED = 1, 2, 130
 
 HELP = """disback convert: turn a teacher's file or a student into another format
 
@@ -44,10 +44,6 @@ examples:
   disback convert runs/backtrack/edm_digits/RUN student.pt dtype=fp16"""
 
 
-class _Usage(Exception):
-    """The command line makes no sense."""
-
-
 @dataclass(frozen=True)
 class _Request:
     source: str
@@ -57,7 +53,7 @@ class _Request:
     overwrite: bool
 
 
-def _parse(words: list[str]) -> _Request:
+def _parse(words: Sequence[str]) -> _Request:
     """The request behind the words of the command line."""
     places: list[str] = []
     options: dict[str, str] = {}
@@ -67,21 +63,21 @@ def _parse(words: list[str]) -> _Request:
             if key not in KEYS:
                 near = get_close_matches(key, KEYS, n=1, cutoff=0.4)
                 meant = f"did you mean {near[0]}=? " if near else ""
-                raise _Usage(f"there is no option {key}=; {meant}options: {', '.join(f'{k}=' for k in KEYS)}")
+                raise UsageError(f"there is no option {key}=; {meant}options: {', '.join(f'{k}=' for k in KEYS)}")
             options[key] = value
         elif word.startswith("-"):
-            raise _Usage(f"there is no option {word}; options: {', '.join(f'{k}=' for k in KEYS)}")
+            raise UsageError(f"there is no option {word}; options: {', '.join(f'{k}=' for k in KEYS)}")
         else:
             places.append(word)
     if len(places) != 2:
         given = f"got {' '.join(places)}" if places else "got none"
-        raise _Usage(f"give two places, IN and OUT; {given}")
+        raise UsageError(f"give two places, IN and OUT; {given}")
     out = Path(places[1]).expanduser()
     to = _choice("to", options.get("to", _format_of(out)), FORMATS)
     if to == "safetensors" and out.suffix != ".safetensors":
-        raise _Usage(f"to=safetensors writes one file: OUT must end in .safetensors, not {out.name}")
+        raise UsageError(f"to=safetensors writes one file: OUT must end in .safetensors, not {out.name}")
     if to == "state_dict" and out.suffix not in (".pt", ".pth", ".safetensors"):
-        raise _Usage(f"to=state_dict writes one file: OUT must end in .pt or .safetensors, not {out.name}")
+        raise UsageError(f"to=state_dict writes one file: OUT must end in .pt or .safetensors, not {out.name}")
     dtype = _choice("dtype", options["dtype"], PRECISIONS) if "dtype" in options else None
     overwrite = _choice("overwrite", options.get("overwrite", "false").lower(), ("true", "false")) == "true"
     return _Request(places[0], out, to, dtype, overwrite)
@@ -96,7 +92,7 @@ def _choice(key: str, value: str, valid: tuple[str, ...]) -> str:
         return value
     near = get_close_matches(value, valid, n=1, cutoff=0.4)
     meant = f"did you mean {key}={near[0]}? " if near else ""
-    raise _Usage(f"{key}={value}: {meant}valid are {', '.join(valid)}")
+    raise UsageError(f"{key}={value}: {meant}valid are {', '.join(valid)}")
 
 
 def _say(text: str) -> None:
@@ -157,23 +153,9 @@ def _write_diffusers(model: Model, request: _Request, place: Path) -> str:
     )
 
 
-def main(words: list[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0 if words else _USAGE_ERROR
-    try:
-        _convert(_parse(words))
-    except _Usage as error:
-        print(f"disback convert: {error}\n`disback convert --help` shows how it is used", file=sys.stderr)
-        return _USAGE_ERROR
-    except UserError as error:
-        print(f"disback convert: {error}", file=sys.stderr)
-        return _FAILURE
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
-        return _INTERRUPTED
-    return 0
+    return run_plain("convert", HELP, lambda given: _convert(_parse(given)), words)
 
 
 if __name__ == "__main__":

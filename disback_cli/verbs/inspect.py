@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 
-from disback_cli.errors import UserError
-
-_FAILURE, _USAGE_ERROR, _INTERRUPTED = 1, 2, 130
+from disback_cli.configuration.plain_verb import UsageError, run_plain
 
 HELP = """disback inspect: say what a file or folder is, whether it can be a teacher, and what to type next
 
@@ -30,11 +29,7 @@ examples:
   disback inspect student.safetensors --json"""
 
 
-class _Usage(Exception):
-    """The command line makes no sense."""
-
-
-def _parse(words: list[str]) -> tuple[str, bool]:
+def _parse(words: Sequence[str]) -> tuple[str, bool]:
     """The path, and whether JSON is wanted."""
     places, wants_json = [], False
     for word in words:
@@ -43,39 +38,29 @@ def _parse(words: list[str]) -> tuple[str, bool]:
             wants_json = True
         elif key == "json" and equals:
             if value.lower() not in ("true", "false"):
-                raise _Usage(f"json={value}: must be true or false")
+                raise UsageError(f"json={value}: must be true or false")
             wants_json = value.lower() == "true"
         elif word.startswith("-") and word != "-":
             near = get_close_matches(word, ("--json", "--help"), n=1, cutoff=0.5)
-            raise _Usage(f"there is no option {word}{f'; did you mean {near[0]}?' if near else ''}")
+            raise UsageError(f"there is no option {word}{f'; did you mean {near[0]}?' if near else ''}")
         else:
             places.append(word)
     if len(places) != 1:
-        raise _Usage(f"give one file or folder{f', not {len(places)}: ' + ' '.join(places) if places else ''}")
+        raise UsageError(f"give one file or folder{f', not {len(places)}: ' + ' '.join(places) if places else ''}")
     return places[0], wants_json
 
 
-def main(words: list[str]) -> int:
-    """Run the verb; returns the exit code."""
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0 if words else _USAGE_ERROR
-    try:
-        location, wants_json = _parse(words)
-        from disback_cli.inspection.recognise import inspect
+def _inspect(words: Sequence[str]) -> None:
+    location, wants_json = _parse(words)
+    from disback_cli.inspection.recognise import inspect
 
-        report = inspect(location)
-    except _Usage as error:
-        print(f"disback inspect: {error}\n`disback inspect --help` shows how it is used", file=sys.stderr)
-        return _USAGE_ERROR
-    except UserError as error:
-        print(f"disback inspect: {error}", file=sys.stderr)
-        return _FAILURE
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return _INTERRUPTED
+    report = inspect(location)
     print(json.dumps(report.as_json(), indent=2, default=str) if wants_json else report.as_text())
-    return 0
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    return run_plain("inspect", HELP, _inspect, words)
 
 
 if __name__ == "__main__":

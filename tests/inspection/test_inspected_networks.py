@@ -159,7 +159,7 @@ def test_single_file_of_ours(here):
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["nowhere"], 1, "there is nothing at nowhere"),
+        (["nowhere"], 2, "there is nothing at nowhere"),
         ([], 2, "usage: disback inspect PATH"),
         (["a", "b"], 2, "one file or folder, not 2: a b"),
         (["a", "--jsn"], 2, "did you mean --json?"),
@@ -178,5 +178,5 @@ def test_mistakes_and_help(here, capsys, words, code, text):
 @pytest.mark.parametrize("content", [b"", b"<html></html>", b"hello"])
 def test_files_that_are_nothing(here, capsys, content):
     (here / "x.pkl").write_bytes(content)
-    assert main(["x.pkl"]) == 1
+    assert main(["x.pkl"]) == 2
     assert "x.pkl" in capsys.readouterr().err

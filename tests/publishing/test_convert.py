@@ -29,10 +29,10 @@ def converted(*words: object) -> None:
     assert main([str(word) for word in words]) == 0
 
 
-def refused(capsys, code: int, *words: object) -> str:
+def refused(capsys, *words: object) -> str:
     """The message; nothing new lies in the folder."""
     before = sorted(Path().rglob("*"))
-    assert main([str(word) for word in words]) == code
+    assert main([str(word) for word in words]) == 2
     assert sorted(Path().rglob("*")) == before
     message = capsys.readouterr().err
     assert "Traceback" not in message
@@ -113,21 +113,21 @@ def test_too_large_for_fp16(students, capsys):
 
     config = json.loads(Path("copy/config.json").read_text())
     save_model("copy", config["denoiser"], weights, config)
-    assert "model.map_layer0.bias holds values" in refused(capsys, 1, "copy", "out", "dtype=fp16")
+    assert "model.map_layer0.bias holds values" in refused(capsys, "copy", "out", "dtype=fp16")
     converted("copy", "out", "dtype=bf16")
 
 
 def test_an_existing_place_is_replaced_only_if_asked_and_only_if_it_is_a_model(students, capsys):
     converted(students["song"], "out")
-    assert "out exists" in refused(capsys, 1, students["adm"], "out")
+    assert "out exists" in refused(capsys, students["adm"], "out")
     before = Path("out/config.json").read_bytes()
     converted(students["adm"], "out", "overwrite=true")
     assert Path("out/config.json").read_bytes() != before
     assert sorted(path.name for path in Path().iterdir()) == ["out"]
     Path("thesis").mkdir()
     Path("thesis/chapter.tex").write_text("years of work")
-    assert "holds no model" in refused(capsys, 1, students["adm"], "thesis", "overwrite=true")
-    assert "is or contains what shall be converted" in refused(capsys, 1, "out", "out", "overwrite=true")
+    assert "holds no model" in refused(capsys, students["adm"], "thesis", "overwrite=true")
+    assert "is or contains what shall be converted" in refused(capsys, "out", "out", "overwrite=true")
     assert Path("thesis/chapter.tex").read_text() == "years of work"
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_left_when_the_disk_lies(students, monkeypatch, capsys):
         return {name: tensor + 1 for name, tensor in load_file(file).items()}
 
     monkeypatch.setattr(writers, "load_file", other)
-    message = refused(capsys, 1, students["song"], "out.safetensors")
+    message = refused(capsys, students["song"], "out.safetensors")
     assert "changed on their way to the disk" in message
 
 
@@ -145,15 +145,15 @@ def test_a_damaged_file_is_refused(students, capsys):
     content = bytearray(Path("one.safetensors").read_bytes())
     content[-1] ^= 1
     Path("one.safetensors").write_bytes(content)
-    assert "damaged" in refused(capsys, 1, "one.safetensors", "out")
+    assert "damaged" in refused(capsys, "one.safetensors", "out")
     save_file({"a": torch.ones(1)}, "weights.safetensors")
-    assert "weights alone" in refused(capsys, 1, "weights.safetensors", "out")
-    assert "nothing at absent" in refused(capsys, 1, "absent", "out")
+    assert "weights alone" in refused(capsys, "weights.safetensors", "out")
+    assert "nothing at absent" in refused(capsys, "absent", "out")
 
 
 def test_what_a_format_has_no_place_for(students, capsys):
-    assert "needs its decoder" in refused(capsys, 1, students["dit"], "one.safetensors")
-    assert "makes points" in refused(capsys, 1, students["points"], "out", "to=diffusers")
+    assert "needs its decoder" in refused(capsys, students["dit"], "one.safetensors")
+    assert "makes points" in refused(capsys, students["points"], "out", "to=diffusers")
     converted(students["points"], "points.safetensors")
 
 
@@ -172,7 +172,7 @@ def test_what_a_format_has_no_place_for(students, capsys):
     ],
 )
 def test_a_command_line_that_makes_no_sense(capsys, words, message):
-    assert message in refused(capsys, 2, *words)
+    assert message in refused(capsys, *words)
 
 
 def test_help(capsys):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from disback_cli.denoisers.build import TARGET, build
-from disback_cli.denoisers.folder import TRUSTED_PREFIXES
+from disback_cli.denoisers.folder import TRUSTED_PREFIXES, misfits
 from disback_cli.denoisers.pickles.objects import describe, names_in_words, shown
 from disback_cli.denoisers.pickles.persistent import (
     Persistent,
@@ -241,17 +241,10 @@ def _check_weights(spec: dict[str, Any], weights: Mapping[str, Tensor], argument
         raise UserError(f"{path}: {error}") from error
     except (RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         raise UserError(f"{path}: no network can be built with its arguments ({shown(str(error))})") from error
-    problems = [f"missing {name}" for name in expected if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in expected]
-    problems += [
-        f"{name} has shape {list(weights[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    problems = misfits(expected, weights)
     if problems:
         raise UserError(
-            f"{path}: its parameters are not those of the network that its arguments describe: "
-            f"{names_in_words(problems, 5)}"
+            f"{path}: its parameters are not those of the network that its arguments describe: {shown(problems, 600)}"
         )
     # A file can refer to one large tensor many times; a network is as large as its file.
     total = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
