@@ -11,6 +11,7 @@ export GOMP_SPINCOUNT ?= 10000
 demo: $(INSTALLED)
 	$(BIN)/disback record
 	$(BIN)/disback backtrack
+	@echo "(to type disback without its folder: source $(BIN)/activate)"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"

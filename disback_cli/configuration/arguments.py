@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
+
+from disback_cli.errors import UserError
 
 _PLAIN_VALUE = re.compile(r"[\w\-./:%+?@|*]+\Z", re.ASCII)
 _PLACES = (".folder", ".path", ".weights", ".scheduler", ".reference")
@@ -59,6 +62,7 @@ class CommandLine:
     def parse(words: Iterable[str]) -> CommandLine:
         """Split the words after the program's name as Hydra's own parser does; unknown flags end the process."""
         words = list(words)
+        _require_known_flags(words)
         args = get_args_parser().parse_intermixed_args(words)
         flags = list(words)
         for override in args.overrides:
@@ -86,6 +90,16 @@ class CommandLine:
         return replace(self, overrides=tuple(override for override in self.overrides if override.key != key))
 
 
+def _require_known_flags(words: list[str]) -> None:
+    """Refuse ``--iterations 5`` with the form that options have here; Hydra's flags stay."""
+    known = get_args_parser()._option_string_actions
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag.startswith("--") and len(flag) > 2 and not any(name.startswith(flag) for name in known):
+            option = flag.lstrip("-").replace("-", "_")
+            raise UserError(f"there is no flag {flag}; options are written key=value: {option}={value or '...'}")
+
+
 def names_a_place(key: str) -> bool:
     """Whether the value of ``key`` is a file or folder that must exist."""
     return key in ("path", "images") or key.endswith(_PLACES)
@@ -102,6 +116,27 @@ def with_absolute_place(override: Override) -> Override:
     if value.lower() in ("null", "none") or not os.path.exists(value):
         return override
     return Override(assignment(override.word.split("=", 1)[0], str(absolute(Path(value)))))
+
+
+def with_absolute_places(node: Any, prefix: str = "") -> Any:
+    """Plain containers with absolute paths where a value names something that exists, seen from here."""
+    if isinstance(node, dict):
+        return {
+            key: with_absolute_places(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in node.items()
+        }
+    named = isinstance(node, str) and names_a_place(prefix) and not os.path.isabs(node) and os.path.exists(node)
+    return str(absolute(Path(node))) if named else node
+
+
+def places(node: Any, prefix: str = "") -> dict[str, str]:
+    """The absolute places of a configuration that exist, by dotted key."""
+    if isinstance(node, dict):
+        found: dict[str, str] = {}
+        for key, value in node.items():
+            found |= places(value, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    is_place = isinstance(node, str) and names_a_place(prefix) and os.path.isabs(node) and os.path.exists(node)
+    return {prefix: node} if is_place else {}
 
 
 def absolute(place: Path) -> Path:

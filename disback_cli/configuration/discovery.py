@@ -10,13 +10,25 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 from disback_cli.configuration import pathsource, runfolder, trust
-from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, shown, with_absolute_place
+from disback_cli.configuration.arguments import (
+    CommandLine,
+    Override,
+    absolute,
+    assignment,
+    places,
+    shown,
+    with_absolute_place,
+)
 from disback_cli.configuration.experiments import with_experiment
+from disback_cli.configuration.option_files import require_options
 from disback_cli.configuration.run_id import launch_id, run_id, shared_launch_id
 from disback_cli.configuration.runfolder import Run
 from disback_cli.errors import UserError
 
+CONFIG_FILE = "config.yaml"
 SWEEP_FILE = "sweep.json"
 RUNS_VARIABLE = "DISBACK_RUNS"
 RESUMABLE = ("pretrain", "record", "backtrack")
@@ -38,6 +50,7 @@ def prepare(verb: str, line: CommandLine) -> CommandLine:
     if line.informs or _started_by_lightning(line):
         return line
     line = with_experiment(verb, line)
+    require_options(verb, line)
     if verb in TAKES_STUDENT:
         line = _with_students_folder(line)
     line = replace(line, overrides=tuple(with_absolute_place(override) for override in line.overrides))
@@ -140,10 +153,27 @@ def _run_at(place: Path, verb: str) -> Run:
 def _continue(run: Run, line: CommandLine) -> CommandLine:
     """The words of ``run`` before the user's, its folder, and a note."""
     added = stored_words(run, line)
+    known = {word.key for word in (*map(Override, added), *line.overrides)}
+    given = {word.key.replace("/", ".") for word in line.overrides}
+    added += [
+        assignment(key, place)
+        for key, place in _stored_places(run.folder).items()
+        # another option of a group has other places
+        if key not in known and not any(key.startswith(f"{group}.") for group in given)
+    ]
     if line.find("hydra.run.dir") is None:
         added.append(assignment("hydra.run.dir", str(absolute(run.folder))))
     _NOTES.append(f"continuing {shown(run.folder)} ({run.state}, started {run.created})")
     return line.with_front(added)
+
+
+def _stored_places(folder: Path) -> dict[str, str]:
+    """Where the defaults of a run lay: they may be named relative to the folder it was started from."""
+    try:
+        config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return places(config) if isinstance(config, dict) else {}
 
 
 def stored_words(run: Run, line: CommandLine) -> list[str]:
@@ -200,6 +230,7 @@ def _with_student(line: CommandLine) -> CommandLine:
     finished = [run for run in _runs(runs_root(line) / "backtrack") if run.finished]
     run = next((run for run in finished if (run.folder / "student" / "config.json").is_file()), None)
     if run is None:
+        _NOTES.append("no student has been distilled yet, so this is the teacher; `disback backtrack` makes a student")
         return line
     _NOTES.append(f"student: {shown(run.folder)} (the newest finished one)")
     return _with_teacher_of(run, line.with_front([assignment("student.folder", str(absolute(run.folder)))]))

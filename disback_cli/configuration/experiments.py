@@ -7,19 +7,13 @@ written into the command line as well, because what is found on disk (the newest
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from disback_cli.configuration.arguments import CommandLine, Override, assignment
+from disback_cli.configuration.option_files import folders, options
 from disback_cli.errors import UserError
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 GROUP = "experiment"
 
@@ -44,28 +38,11 @@ def with_experiment(verb: str, line: CommandLine) -> CommandLine:
 
 def _teacher_of(verb: str, name: str, line: CommandLine) -> str | None:
     """The teacher that the experiment's file chooses."""
-    for folder in _folders(line):
+    for folder in folders(line):
         file = folder.joinpath(GROUP, verb, f"{name}.yaml")
         if file.is_file():
             defaults = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
             chosen = (entry.get("override /teacher") for entry in defaults if isinstance(entry, dict))
             return next((str(teacher) for teacher in chosen if teacher is not None), None)
-    there = sorted({option for folder in _folders(line) for option in _options(folder, verb)})
+    there = options(f"{GROUP}/{verb}", line)
     raise UserError(f"experiment={name}: `disback {verb}` has no such experiment; it has {', '.join(there) or 'none'}")
-
-
-def _folders(line: CommandLine) -> Iterator[Traversable]:
-    """Where option files are looked for: the user's own folder first."""
-    words = list(line.flags)
-    for index, word in enumerate(words):
-        if word in ("--config-dir", "-cd") and index + 1 < len(words):
-            yield Path(words[index + 1])
-        elif word.startswith("--config-dir="):
-            yield Path(word.split("=", 1)[1])
-    yield files("disback_cli").joinpath("conf")
-
-
-def _options(folder: Traversable, verb: str) -> Iterator[str]:
-    group = folder.joinpath(GROUP, verb)
-    if group.is_dir():
-        yield from (entry.name.removesuffix(".yaml") for entry in group.iterdir() if entry.name.endswith(".yaml"))

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from disback_cli.configuration import runfolder, trust
-from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, shown
+from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, names_a_place, shown
 from disback_cli.errors import UserError
 
 PATH_FILE = "path.json"
 # what must be the same in both stages: the teacher, the networks that continue from its nodes, and their noise law
 _GROUPS = ("teacher", "student", "noise/fake")
 _NEEDS_NO_PATH = "endpoint"  # schedule=
+# how a teacher is run, not which one it is
+_NOT_THE_TEACHER = ("teacher.sampler", "teacher.dtype")
 _SHARED = ("teacher", "student", "noise/fake", "noise.fake")
 
 
@@ -31,6 +33,13 @@ class RecordedPath:
     values: Mapping[str, float]  # the numbers that the recording came to use, wherever they were set
     overrides: tuple[str, ...]
     created: str
+    places: Mapping[str, str]  # where the teacher's files lay, for what was not typed
+
+    def agrees(self, options: Mapping[str, str | None]) -> bool:
+        """Whether the recording's teacher was the one that these options choose."""
+        recorded = {word.key: word.value for word in map(Override, self.overrides)}
+        chosen = {key: value for key, value in options.items() if not key.startswith(_NOT_THE_TEACHER)}
+        return all(recorded.get(key, self.places.get(key)) == value for key, value in chosen.items())
 
     def is_of_teacher(self, named: str | None) -> bool:
         """Whether ``teacher=named`` means this path's teacher."""
@@ -51,7 +60,8 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
     teacher = line.find("teacher")
     if teacher is not None and teacher.several:
         return line  # a sweep over teachers: every job finds its own
-    newest = newest_path(runs, teacher.value if teacher is not None else None)
+    own = {o.key: o.value for o in line.overrides if o.key.startswith("teacher.") and not o.several}
+    newest = newest_path(runs, teacher.value if teacher is not None else None, own)
     if newest is None:
         return line
     others = "path=RUN for another, path=null for none"
@@ -59,10 +69,10 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
     return line.with_front([*_shared_words(newest, line), assignment("path", str(absolute(newest.folder)))])
 
 
-def newest_path(runs: Path, teacher: str | None) -> RecordedPath | None:
-    """The newest recorded path under ``<runs>/record`` (of ``teacher``)."""
+def newest_path(runs: Path, teacher: str | None, options: Mapping[str, str | None]) -> RecordedPath | None:
+    """The newest recorded path under ``<runs>/record`` (of ``teacher``, recorded with these ``teacher.*`` options)."""
     paths = [_read_file(file) for file in runs.glob(f"record/*/*/path/{PATH_FILE}")]
-    found = [path for path in paths if path is not None and path.is_of_teacher(teacher)]
+    found = [path for path in paths if path is not None and path.is_of_teacher(teacher) and path.agrees(options)]
     return max(found, key=lambda path: (path.created, path.folder.name), default=None)
 
 
@@ -95,12 +105,15 @@ def _read_file(file: Path) -> RecordedPath | None:
     overrides = runfolder.texts(content.get("overrides", []))
     choices, values = _choices(content), _values(content)
     name = teacher.get("name") if isinstance(teacher, dict) else None
+    places = content.get("places", {})
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        return None
     if choices is None or values is None or overrides is None:
         return None
     if not isinstance(name, str) or not isinstance(created, str):
         return None
     folder = file.parent.parent if file.parent.name == "path" else file.parent
-    return RecordedPath(folder, file, name, choices, values, overrides, created)
+    return RecordedPath(folder, file, name, choices, values, overrides, created, places)
 
 
 def _choices(content: dict[str, Any]) -> dict[str, str] | None:
@@ -141,6 +154,11 @@ def _shared_words(path: RecordedPath, line: CommandLine) -> list[str]:
     words = {group: assignment(group, choice) for group, choice in path.choices.items()}
     words |= {word.key: word.word for word in stored if word.key not in words}
     words |= {key: f"{key}={value!r}" for key, value in path.values.items()}
+    words |= {
+        key: assignment(key, place)
+        for key, place in path.places.items()
+        if key.startswith("teacher.") and names_a_place(key) and key not in words and Path(place).exists()
+    }
     wanted = {key: word for key, word in words.items() if not _decided_by_user(key, given, choices)}
     for word in (*(word.word for word in stored if word.key in wanted), *wanted.values()):
         trust.require_plain(word, path.file)

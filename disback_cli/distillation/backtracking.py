@@ -78,6 +78,7 @@ class Backtracking(Stage):
         self.target_node = -1
         self.switches: list[tuple[int, int]] = []
         self._mismatch_squared: Tensor | None = None
+        self._moments: tuple[int, Tensor, Tensor] | None = None
         self.set_target(schedule.first_target(last))
 
     @property
@@ -128,7 +129,7 @@ class Backtracking(Stage):
             "mismatch": apart,
             "sample_mean": clean.mean(),
             "sample_std": clean.std(),
-            "sample_diversity": clean.std(dim=0).mean(),
+            **self._diversity(clean),
         }
         return {"generator_loss": generator_loss, "fake_loss": fake_loss}, scalars
 
@@ -139,6 +140,20 @@ class Backtracking(Stage):
         if node != self.target_node:
             log.info("iteration %d: the target moves from node %d to node %d", self.iteration, self.target_node, node)
             self.set_target(node)
+
+    def _diversity(self, clean: Tensor) -> dict[str, Tensor]:
+        """Spread over the batch, component by component: told with the last pass, over the samples of all of them."""
+        if self.passes == 1:
+            return {"sample_diversity": clean.std(dim=0).mean()} if len(clean) > 1 else {}
+        samples = clean.double()
+        count, total, squares = len(samples), samples.sum(0), samples.square().sum(0)
+        if self._pass > 0 and self._moments is not None:
+            count, total, squares = count + self._moments[0], total + self._moments[1], squares + self._moments[2]
+        self._moments = (count, total, squares)
+        if self._pass < self.passes - 1:
+            return {}
+        variance = (squares - total.square() / count) / (count - 1)
+        return {"sample_diversity": variance.clamp_min(0).sqrt().mean()}
 
     def _note_mismatch(self, apart: Tensor) -> None:
         """Add a pass's mismatch to the iteration's; squares add up, as over one large batch."""

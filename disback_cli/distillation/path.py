@@ -7,7 +7,7 @@ no path. A node holds the denoiser's weights alone (fp32), so any run on the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from disback_cli.files import sha256_of, write_bytes, write_json
 
 FORMAT = 1
 MANIFEST = "path.json"
+# key of a denoiser's description that may differ between the recording and its use
+_PRECISION = "network_dtype"
 
 
 @dataclass(frozen=True)
@@ -121,17 +123,43 @@ class DegradationPath:
                     f"{MANIFEST} gives (truncated or changed). Restore it, or record the path again."
                 )
 
+    def _require_description(self, name: str, spec: Mapping[str, Any] | None) -> None:
+        recorded = self.facts["teacher"].get("denoiser")
+        if spec is None or recorded is None:
+            return
+        before, now = _flat(recorded), _flat(json.loads(json.dumps(spec)))
+        changed = [
+            f"{key} was {before.get(key)} and is {now.get(key)}"
+            for key in sorted(before.keys() | now.keys())
+            if key != _PRECISION and before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise UserError(
+                f"the path {self.folder} was recorded from the teacher {self.teacher_name} with the same weights, but "
+                f"as another denoiser: {'; '.join(changed[:4])}. Leave teacher.* options as they were, choose another "
+                f"path=RUN, or record one with this teacher: `disback record teacher={name} ...`."
+            )
+
     def weights(self, index: int) -> dict[str, Tensor]:
         """Weights of node ``index`` on the CPU."""
         return load_file(self.folder / self.nodes[index].file)
 
-    def require_teacher(self, name: str, weights_hash: str) -> None:
+    def require_teacher(self, name: str, weights_hash: str, spec: Mapping[str, Any] | None = None) -> None:
         """Check that the path belongs to this teacher.
 
+        The weights alone do not make a denoiser: what a network predicts, and at which noise levels, is in its
+        description. The precision of its activations may differ.
+
+        Args:
+            name: of the teacher.
+            weights_hash: of its weights.
+            spec: description of its denoiser; None compares the weights only.
+
         Raises:
-            UserError: it was recorded from other weights.
+            UserError: it was recorded from other weights, or from another denoiser with the same weights.
         """
         if self.teacher_hash == weights_hash:
+            self._require_description(name, spec)
             return
         mend = f"Give teacher={self.teacher_name}"
         if name == self.teacher_name:
@@ -141,3 +169,13 @@ class DegradationPath:
             f"(weights {self.teacher_hash[:12]}), but this run's teacher is {name} (weights {weights_hash[:12]}). "
             f"{mend}, choose another path=RUN, or record one with this teacher: `disback record teacher={name} ...`."
         )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested description by dotted keys; lists count as values."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found

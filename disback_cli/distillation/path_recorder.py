@@ -51,10 +51,19 @@ class PathRecorder(pl.Callback):
         spacing: ``distance``: evenly in mismatch to the teacher; ``steps``; ``geometric`` (in steps).
         iterations: length of the recording.
         probe_samples: size of the fixed set on which the mismatch is measured.
+        at_once: most samples of it that a network is asked for at a time.
     """
 
     def __init__(
-        self, *, run_dir: Path, teacher: Denoiser, nodes: int, spacing: Spacing, iterations: int, probe_samples: int
+        self,
+        *,
+        run_dir: Path,
+        teacher: Denoiser,
+        nodes: int,
+        spacing: Spacing,
+        iterations: int,
+        probe_samples: int,
+        at_once: int | None = None,
     ) -> None:
         if nodes > iterations:
             raise UserError(f"nodes={nodes} do not fit into iterations={iterations} of recording")
@@ -73,7 +82,7 @@ class PathRecorder(pl.Callback):
         self.teacher, self.nodes, self.spacing = teacher, nodes, spacing
         self.iterations = iterations
         self.most = max(CANDIDATES_PER_NODE * nodes, nodes + 2)
-        self.probe_samples = probe_samples
+        self.probe_samples, self.at_once = probe_samples, at_once
         self.candidates: list[Candidate] = []
         self._probe: MismatchProbe | None = None
         self.measurements = 0
@@ -82,7 +91,7 @@ class PathRecorder(pl.Callback):
         """Make the measuring set on the run's device."""
         assert isinstance(pl_module, Recording)
         if trainer.is_global_zero:
-            self._probe = MismatchProbe(pl_module, self.teacher.to(pl_module.device), self.probe_samples)
+            self._probe = MismatchProbe(pl_module, self.teacher.to(pl_module.device), self.probe_samples, self.at_once)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Measure and keep a candidate at its step; on the first process, where the path is written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,24 +62,35 @@ class MismatchProbe:
         stage: the recording whose student, law and seed are used.
         teacher: node 0.
         samples: size of the set.
+        at_once: most samples a network is asked for at a time; None asks for all.
     """
 
-    def __init__(self, stage: Recording, teacher: Denoiser, samples: int) -> None:
+    def __init__(self, stage: Recording, teacher: Denoiser, samples: int, at_once: int | None = None) -> None:
         device = stage.device
         draw = (0, 0, samples)
+        self.samples, self._at_once = samples, at_once or samples
         with torch.no_grad():
             self.labels = stage.random.one_hot_labels("probe labels", *draw, teacher.label_dim, device)
             z = stage.random.normal("probe z", *draw, teacher.shape, device)
-            x = stage.student(z, self.labels)
+            x = self._in_parts(lambda part: stage.student(z[part], self._labels(part)))
             self.sigma = stage.law.quantile(stage.random.uniform("probe sigma", *draw, device))
             noise = stage.random.normal("probe noise", *draw, teacher.shape, device)
             self.noisy = x + expand_sigma(self.sigma, x) * noise
-            self.answer = teacher(self.noisy, self.sigma, self.labels)
+            self.answer = self._ask(teacher)
         self.sigma_data = teacher.sigma_data
-        self.samples = samples
 
     @torch.no_grad()
     def measure(self, network: Denoiser) -> float:
         """sqrt(mean lam(sigma) (D - D_teacher)^2); see :func:`disback_cli.distillation.losses.mismatch`."""
-        answer = network(self.noisy, self.sigma, self.labels)
-        return float(mismatch(answer, self.answer, self.sigma, self.sigma_data))
+        return float(mismatch(self._ask(network), self.answer, self.sigma, self.sigma_data))
+
+    def _ask(self, network: Denoiser) -> Tensor:
+        return self._in_parts(lambda part: network(self.noisy[part], self.sigma[part], self._labels(part)))
+
+    def _labels(self, part: slice) -> Tensor | None:
+        return None if self.labels is None else self.labels[part]
+
+    def _in_parts(self, of: Callable[[slice], Tensor]) -> Tensor:
+        """The set must not need more memory at a time than the training does."""
+        starts = range(0, self.samples, self._at_once)
+        return torch.cat([of(slice(start, start + self._at_once)) for start in starts])

@@ -18,14 +18,15 @@ SMALLEST_TILE = 32
 
 
 def grid_image(samples: Tensor, columns: int | None = None, enlarge: bool = True) -> Image.Image:
-    """A grid of images ``[N, C, H, W]`` (model's range, C = 1 or 3), small ones enlarged without blur.
+    """A grid of images ``[N, C, H, W]`` (model's range), small ones enlarged without blur.
 
+    Of samples that are no grey or RGB images (latents without a decoder) the first channels are shown as if they were.
     A single image that is not to be enlarged comes as it is, without margins.
     """
     pixels = to_uint8(samples.detach().float().cpu())
     count, channels, height, width = pixels.shape
     if channels not in (1, 3):
-        raise ValueError(f"images have 1 or 3 channels, got {channels}")
+        pixels = pixels[:, : 3 if channels > 3 else 1]
     if count == 1 and not enlarge:
         return Image.fromarray(pixels[0].permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy())
     scale = max(1, -(-SMALLEST_TILE // min(height, width))) if enlarge else 1

@@ -110,6 +110,12 @@ class Launch:
         fewest = -(-share // (self.max_batch or share))
         passes = next(count for count in range(fewest, share + 1) if share % count == 0)
         each = share // passes
+        if self.max_batch is not None and passes > 1 and 2 * each < self.max_batch:
+            better = self.processes * self.max_batch * max(1, round(share / self.max_batch))
+            log.warning(
+                "a share of %d samples has no divisor near trainer.max_batch=%d: batch_size=%d would need fewer passes",
+                share, self.max_batch, better,
+            )  # fmt: skip
         log.info("batch of %d samples: %d device(s) x %d pass(es) x %d", batch_size, self.processes, passes, each)
         return passes
 

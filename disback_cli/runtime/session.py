@@ -19,6 +19,8 @@ from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
+from disback_cli.configuration.arguments import with_absolute_places
+from disback_cli.configuration.discovery import CONFIG_FILE
 from disback_cli.configuration.entry import remove_if_empty, user_error_behind
 from disback_cli.errors import UserError
 from disback_cli.files import write_bytes, write_json
@@ -34,7 +36,6 @@ from disback_cli.runtime.stage import Stage
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 # A resumed run that changed one of these would be neither the old run nor a new one.
 FIXED_ON_RESUME = (
@@ -163,8 +164,9 @@ def open_session(cfg: DictConfig, verb: str) -> Iterator[Session]:
         raise
     except BaseException as error:
         mistake = user_error_behind(error)
-        # Whoever catches it prints it; the log file must have it too.
-        log.error("%s: %s", type(error).__name__, mistake or error, extra=FILE_ONLY)
+        # Whoever catches it prints it; the log file, if there is one yet, must have it too.
+        if session is not None:
+            log.error("%s: %s", type(error).__name__, mistake or error, extra=FILE_ONLY)
         if mistake is None or (session is not None and session.working):
             _note_state(folder, "failed", main)
         elif main:
@@ -189,7 +191,9 @@ def _forget_refused(folder: Path, fresh: bool, before: runfolder.Run | None) -> 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    # A run that is continued from another folder must find what the defaults named.
+    absolute: dict[str, Any] = with_absolute_places({str(key): value for key, value in container.items()})
+    return absolute
 
 
 def _note_state(folder: Path, state: runfolder.State, main: bool) -> None:

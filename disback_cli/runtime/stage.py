@@ -279,7 +279,10 @@ class Stage(pl.LightningModule):
 
 
 def _means(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each entry over the passes; a single pass is handed on as it is."""
+    """The mean of each entry over the passes that have it; a single pass is handed on as it is.
+
+    What is told of the batch as a whole is an entry of the last pass alone.
+    """
     if len(rows) == 1:
         return rows[0]
-    return {name: torch.stack([row[name].detach() for row in rows]).mean() for name in rows[0]}
+    return {name: torch.stack([row[name].detach() for row in rows if name in row]).mean() for name in rows[-1]}

@@ -449,3 +449,47 @@ def test_run_folder_states_and_lock() -> None:
     again = runfolder.read(folder)
     assert again is not None and again.finished and again.overrides == ("seed=1",)
     assert sorted(file.name for file in folder.iterdir()) == ["run.json", "run.lock"]
+
+
+def test_the_newest_path_is_one_of_the_file_that_is_named(place: Path) -> None:
+    for name in ("a.pkl", "b.pkl"):
+        (place / name).touch()
+    first = a_path("1", "2026-01-01", "teacher=edm", f"teacher.path={place}/a.pkl", choice="edm")
+    a_path("2", "2026-01-02", "teacher=edm", f"teacher.path={place}/b.pkl", choice="edm")
+    words = prepared("backtrack", "teacher=edm", "teacher.path=a.pkl", "teacher.dtype=bf16")
+    assert f"path={place / first}" in words
+    assert not any(word.startswith("path=") for word in prepared("backtrack", "teacher=edm", "teacher.path=c.pkl"))
+
+
+def test_a_path_says_where_its_teacher_lay(place: Path) -> None:
+    (place / "teachers").mkdir()
+    places = {"teacher.folder": f"{place}/teachers", "teacher.name": "evil", "dataset.path": f"{place}"}
+    a_path("1", "2026-01-01", "teacher=edm_cifar", choice="edm_cifar", places=places)
+    words = prepared("backtrack", "path=runs/record/edm_cifar/1")
+    assert f"teacher.folder={place}/teachers" in words
+    assert not any(word.startswith(("teacher.name=", "dataset.path=")) for word in words)
+    given = prepared("backtrack", "path=runs/record/edm_cifar/1", "teacher.folder=elsewhere")
+    assert [word for word in given if word.startswith("teacher.folder=")] == ["teacher.folder=elsewhere"]
+
+
+def test_a_resumed_run_finds_what_its_defaults_named(place: Path) -> None:
+    (place / "teachers").mkdir()
+    run = a_run("1", "2026-01-01", "teacher=edm_cifar")
+    config = {"teacher": {"folder": f"{place}/teachers", "path": None, "name": "x"}, "dataset": {"path": "/gone"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    words = prepared("record", f"resume={run}")
+    assert f"teacher.folder={place}/teachers" in words
+    assert not any(word.startswith("dataset.path=") for word in words)
+    other = prepared("record", f"resume={run}", "teacher=gmm_2d")
+    assert not any(word.startswith("teacher.folder=") for word in other)
+
+
+def test_a_users_own_class_is_taken_over_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_path("1", "2026-01-01", "teacher=flow", "teacher.denoiser.network._target_=mine.nets.Net", choice="flow")
+    with pytest.raises(UserError, match="or set DISBACK_TRUST=mine.nets"):
+        prepared("backtrack", "path=runs/record/flow/1")
+    monkeypatch.setenv("DISBACK_TRUST", "other, mine")
+    assert "teacher.denoiser.network._target_=mine.nets.Net" in prepared("backtrack", "path=runs/record/flow/1")
+    monkeypatch.setenv("DISBACK_TRUST", "min")
+    with pytest.raises(UserError, match="is not taken over"):
+        prepared("backtrack", "path=runs/record/flow/1")

@@ -434,12 +434,26 @@ def test_batch_that_the_ranks_cannot_share_is_refused(make_backtracking, monkeyp
 
 @pytest.mark.parametrize("schedule", [PathSchedule(interval=2), adaptive()], ids=lambda s: type(s).__name__)
 def test_a_batch_in_passes_trains_like_the_whole_batch(make_backtracking, fit, schedule):
-    stages = []
+    stages, diversities = [], []
     for passes in (1, 2):
         stage = make_backtracking(schedule=copy.deepcopy(schedule), iterations=5, passes=passes)
         fit(stage)
         stages.append(stage)
+        diversities.append(stage.read_scalars()["sample_diversity"])
     whole, parts = stages
+    assert diversities[1] == pytest.approx(diversities[0], rel=1e-4)
     assert parts.switches == whole.switches
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_spread_over_the_batch_is_told_where_a_pass_is_a_single_sample(make_backtracking, fit):
+    readings = []
+    for passes in (1, 4):
+        stage = make_backtracking(iterations=1, batch_size=4, passes=passes)
+        fit(stage)
+        readings.append(stage.read_scalars()["sample_diversity"])
+    assert readings[1] == pytest.approx(readings[0], rel=1e-4)
+    alone = make_backtracking(iterations=1, batch_size=1)
+    fit(alone)
+    assert "sample_diversity" not in alone.read_scalars()

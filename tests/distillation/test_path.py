@@ -142,6 +142,23 @@ def test_another_teacher_is_refused_with_both_names_and_a_way_out(folder):
         assert word in str(caught.value)
 
 
+def test_another_denoiser_with_the_same_weights_is_refused(folder):
+    spec = {
+        "_target_": "x.D",
+        "prediction": "epsilon",
+        "network": {"width": 3, "mult": (1, 2)},
+        "network_dtype": "fp32",
+    }
+    edit(folder, lambda m: m["teacher"].update(denoiser=json.loads(json.dumps(spec))))
+    path = DegradationPath(folder)
+    path.require_teacher("gmm_2d", "a" * 64, spec)
+    path.require_teacher("gmm_2d", "a" * 64, spec | {"network_dtype": "bf16"})
+    with pytest.raises(UserError, match="prediction was epsilon and is sample"):
+        path.require_teacher("gmm_2d", "a" * 64, spec | {"prediction": "sample"})
+    with pytest.raises(UserError, match="network.width was 3 and is 4"):
+        path.require_teacher("gmm_2d", "a" * 64, spec | {"network": {"width": 4, "mult": [1, 2]}})
+
+
 def test_loading_is_strict(make_backtracking, node_weights):
     def renamed(index: int):
         weights = node_weights(index)

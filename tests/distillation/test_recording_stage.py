@@ -63,6 +63,17 @@ def test_probe_measures_zero_at_the_teacher_and_the_mismatch_on_its_set_elsewher
     assert probe.measure(stage.fake) == float(expected) > 0
 
 
+def test_probe_asks_for_few_samples_at_a_time_if_it_must(make_recording, teacher, node_weights):
+    stage = make_recording()
+    whole, parts = MismatchProbe(stage, teacher, 50), MismatchProbe(stage, teacher, 50, at_once=16)
+    torch.testing.assert_close(parts.noisy, whole.noisy)
+    stage.fake.load_state_dict(node_weights(2))
+    asked = []
+    stage.fake.register_forward_hook(lambda module, given, answer: asked.append(len(given[0])))
+    assert parts.measure(stage.fake) == pytest.approx(whole.measure(stage.fake), rel=1e-5)
+    assert asked == [16, 16, 16, 2, 50]
+
+
 def test_probe_is_the_same_set_whenever_it_is_made(make_recording, teacher):
     first, second = (MismatchProbe(make_recording(seed=3), teacher, 40) for _ in range(2))
     assert torch.equal(first.noisy, second.noisy)

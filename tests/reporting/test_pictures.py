@@ -61,9 +61,10 @@ def test_channels_keep_their_order():
     assert grid_image(sample, enlarge=False).getpixel((5, 5)) == (255, 0, 128)
 
 
-def test_images_with_other_channels_are_refused():
-    with pytest.raises(ValueError, match="1 or 3 channels, got 2"):
-        grid_image(torch.zeros(1, 2, 8, 8))
+def test_of_latents_the_first_channels_are_shown() -> None:
+    latents = torch.rand(4, 4, 8, 8) * 2 - 1
+    assert grid_image(latents).tobytes() == grid_image(latents[:, :3]).tobytes()
+    assert grid_image(latents[:, :2]).tobytes() == grid_image(latents[:, :1]).tobytes()
 
 
 def test_scatter_shows_points_where_they_are():

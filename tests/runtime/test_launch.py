@@ -108,3 +108,10 @@ def test_a_share_is_gone_through_in_the_fewest_passes_of_one_size(batch, most, p
 def test_a_device_that_handles_no_sample_is_refused():
     with pytest.raises(UserError, match="trainer.max_batch=0 must be at least 1"):
         Launch(accelerator="cpu", max_batch=0)
+
+
+def test_an_odd_share_is_warned_of_with_a_batch_that_fits(messages):
+    assert Launch(accelerator="cpu", max_batch=64).passes(254) == 127
+    assert "batch_size=256 would need fewer passes" in messages()
+    assert Launch(accelerator="cpu", max_batch=64).passes(256) == 4
+    assert messages().count("would need fewer passes") == 1
