@@ -33,7 +33,9 @@ _SUPPORTED = (
     "supported are pipelines and models whose network is a UNet2DModel or a DiTTransformer2DModel, with an "
     "AutoencoderKL if they are latent"
 )
-_READ = ("unet", "transformer", "vae", "scheduler")
+# How pipelines call their network, and what else of them is read.
+_NAMES = ("unet", "transformer")
+_READ = (*_NAMES, "vae", "scheduler")
 # Entries of a pipeline that say nothing about its network.
 _HARMLESS = ("id2label", "safety_checker", "feature_extractor", "requires_safety_checker")
 # Latents are scaled to unit variance, images in [-1, 1] have about half of it.
@@ -130,13 +132,30 @@ def _find_parts(path: Path) -> _Parts:
     """Look at a pipeline's index, or at the surroundings of a model's folder."""
     if (path / PIPELINE_FILE).is_file():
         return _pipeline_parts(path)
-    if not (path / MODEL_FILE).is_file():
-        raise UserError(f"{path} holds neither {PIPELINE_FILE} nor {MODEL_FILE}: it is no folder of diffusers")
     around = path.absolute().parent
     if path.absolute().name in _READ and (around / PIPELINE_FILE).is_file():
-        return _pipeline_parts(around)
+        return _parts_around(path, around)
+    if not (path / MODEL_FILE).is_file():
+        raise UserError(f"{path} holds neither {PIPELINE_FILE} nor {MODEL_FILE}: it is no folder of diffusers")
     places = [path / SCHEDULER_FILE, path / "scheduler" / SCHEDULER_FILE, around / "scheduler" / SCHEDULER_FILE]
     return _Parts(path, path, next((place for place in places if place.is_file()), None), None, None)
+
+
+def _parts_around(path: Path, root: Path) -> _Parts:
+    """The pipeline that a folder is the network of; its other parts are refused, by their names."""
+    name = path.absolute().name
+    parts = _pipeline_parts(root)
+    if parts.network == root / name:
+        return parts
+    entry = read_object(root / PIPELINE_FILE).get(name)
+    what = f"{name} ({entry[1]})" if isinstance(entry, list) and len(entry) == 2 else name
+    raise UserError(f"{path} is the {what} of the pipeline in {root}, not its network: give teacher.path={root}")
+
+
+def name_of_model(path: Path) -> str:
+    """The name a folder goes by: the pipeline's where the folder is the network in it."""
+    place = path.resolve()
+    return place.parent.name if place.name in _NAMES and (place.parent / PIPELINE_FILE).is_file() else place.name
 
 
 def _pipeline_parts(root: Path) -> _Parts:
@@ -166,7 +185,7 @@ def _pipeline_parts(root: Path) -> _Parts:
                 f"never run; {_SUPPORTED}"
             )
         classes[name] = entry[1]
-    networks = [name for name in ("unet", "transformer") if name in classes]
+    networks = [name for name in _NAMES if name in classes]
     if len(networks) != 1:
         raise UserError(
             f"{root}: {pipeline} has {len(networks)} networks named unet or transformer, need one; {_SUPPORTED}"

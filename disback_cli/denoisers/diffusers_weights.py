@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from disback_cli.denoisers.json_objects import read_json_object
+from disback_cli.denoisers.torch_files import load_tensors
 from disback_cli.errors import UserError
 
 STEM = "diffusion_pytorch_model"
@@ -28,15 +27,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): copy the file again") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path} holds a JSON {type(document).__name__}, not an object: it is no file of diffusers")
-    return document
+    return read_json_object(path, "it is no file of diffusers")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -107,15 +98,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors, or is damaged; it was not executed. Get the .safetensors file of this "
-            "model instead"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): copy it again") from error
+    found = load_tensors(path, "Get the .safetensors file of this model instead")
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise UserError(f"{path} holds something else than tensors by name: it is no file of diffusers")
     return {str(name): tensor for name, tensor in found.items()}

@@ -20,6 +20,8 @@ SCHEDULE_KEYS = (
 # Above this level data of unit size are lost in the noise (signal to noise 1e-6). The cosine schedule ends at 2e4 after
 # a step of a factor 32, because its last beta is clipped, and schedules of zero terminal SNR end at infinity.
 LARGEST_USEFUL_SIGMA = 1000.0
+# A hundred times as many as any network was trained with; the file that says so may be a stranger's.
+MOST_STEPS = 100_000
 # In steps. Noise levels are fp32, so a trained level comes back as a step that is off by about 1e-4.
 _ROUNDING = 1e-3
 
@@ -44,17 +46,29 @@ def noise_levels(schedule: Mapping[str, Any]) -> list[float]:
     unknown = sorted(schedule.keys() - set(SCHEDULE_KEYS))
     if unknown:
         raise ValueError(f"schedule has unknown entries {', '.join(unknown)}: valid are {', '.join(SCHEDULE_KEYS)}")
+    _check_steps(schedule)
     try:
-        scheduler: Any = DDPMScheduler(**schedule)
+        with torch.device("cpu"):  # numbers, even while a network is built without memory
+            scheduler: Any = DDPMScheduler(**schedule)
+            alphas_cumprod = scheduler.alphas_cumprod.double()
+            levels: list[float] = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().tolist()
     except NotImplementedError as error:
         raise ValueError(f"beta_schedule={schedule.get('beta_schedule')!r}: {error}") from error
-    alphas_cumprod = scheduler.alphas_cumprod.double().cpu()
-    levels: list[float] = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().tolist()
+    except (TypeError, RuntimeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(f"no schedule can be made of {dict(schedule)}"[:300] + f": {error}") from error
     finite = [level for level in levels if math.isfinite(level)]
     increasing = all(low < high for low, high in zip(levels[:-1], levels[1:], strict=True))
     if len(finite) < 2 or finite[0] <= 0 or not increasing:
         raise ValueError("the schedule's noise levels must increase from step to step and start above zero")
     return levels
+
+
+def _check_steps(schedule: Mapping[str, Any]) -> None:
+    steps, betas = schedule.get("num_train_timesteps", 1000), schedule.get("trained_betas")
+    if type(steps) is not int or not 1 < steps <= MOST_STEPS:
+        raise ValueError(f"num_train_timesteps={steps!r}: need a whole number from 2 to {MOST_STEPS:,}")
+    if isinstance(betas, Sequence) and len(betas) > MOST_STEPS:
+        raise ValueError(f"trained_betas holds {len(betas):,} numbers: need at most {MOST_STEPS:,}")
 
 
 class DiscreteDenoiser(PreconditionedDenoiser):

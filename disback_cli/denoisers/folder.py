@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from disback_cli.denoisers.build import build
+from disback_cli.configuration.trust import trusted_modules
+from disback_cli.denoisers.allocation import bounded_by
+from disback_cli.denoisers.build import TARGET, build
+from disback_cli.denoisers.json_objects import read_json_object
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of, write_bytes, write_json
@@ -46,7 +49,6 @@ CONFIG_FILE = "config.json"
 PACKAGE_SCHEME = "pkg://"
 PACKAGE = "disback_cli"
 DECODER_FOLDER = "decoder"
-TRUST_VARIABLE = "DISBACK_TRUST"
 TRUSTED_PREFIXES = ("disback_cli.denoisers.",)
 
 
@@ -56,8 +58,7 @@ def trusted_prefixes() -> tuple[str, ...]:
     A folder may come from a stranger, so it cannot name just any class; whoever distils a network of his own class
     trusts that one.
     """
-    own = (name.strip().rstrip(".") for name in os.environ.get(TRUST_VARIABLE, "").split(","))
-    return TRUSTED_PREFIXES + tuple(f"{name}." for name in own if name)
+    return TRUSTED_PREFIXES + tuple(f"{name}." for name in trusted_modules())
 
 
 def resolve_folder(path: str | os.PathLike[str]) -> Path:
@@ -159,11 +160,8 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = root / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{root} has no {CONFIG_FILE}: it is no model folder, or writing it was interrupted")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): restore it, or write the model again") from error
-    if not isinstance(document, dict) or not {"denoiser", "sha256"} <= document.keys():
+    document = read_json_object(path, "it does not describe a model")
+    if not {"denoiser", "sha256"} <= document.keys():
         raise UserError(f"{path} lacks the entries 'denoiser' and 'sha256': it does not describe a model")
     return document
 
@@ -193,7 +191,7 @@ def load_model(folder: str | os.PathLike[str], kind: type[nn.Module] = Denoiser)
         )
     try:
         weights = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a safetensors file ({error}): write the model again") from error
     network = build_network(document["denoiser"], weights, str(path), kind)
     return network, document
@@ -213,14 +211,52 @@ def build_network(
     Raises:
         UserError: the description is refused, or the weights do not fit it.
     """
+    own = all(target.startswith(TRUSTED_PREFIXES) for target in _targets(spec))
     # Building draws initial weights that the loaded ones replace; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
-        network = build(spec, allow=trusted_prefixes())
+        network = _built_in_bounds(spec, weights, what, kind) if own else build(spec, allow=trusted_prefixes())
+    _require(network, kind, what)
+    load_strictly(network, weights, what)
+    return network.float().eval()
+
+
+def _built_in_bounds(spec: Mapping[str, Any], weights: Mapping[str, Tensor], what: str, kind: type[nn.Module]) -> Any:
+    """Build a network of this package's classes, in no more memory than its weights justify.
+
+    It is built without memory first, to compare names and shapes. Users' own classes do not come here: they may need
+    real numbers or files while they are built, and the user trusts them.
+    """
+    with bounded_by(weights, what):
+        try:
+            with torch.device("meta"):
+                network = build(spec, allow=TRUSTED_PREFIXES)
+        except RuntimeError:
+            network = None  # a constructor looks at numbers it has computed: they exist on a real device only
+        if network is not None:
+            _require(network, kind, what)
+            _refuse_misfits(network, weights, what)
+    with bounded_by(weights, what):
+        try:
+            return build(spec, allow=TRUSTED_PREFIXES)
+        except (RuntimeError, ArithmeticError, LookupError, AttributeError, MemoryError) as error:
+            raise UserError(f"{what}: the network described beside it cannot be built: {error}") from error
+
+
+def _targets(spec: Any) -> Iterator[str]:
+    """The classes that a description names."""
+    if isinstance(spec, Mapping):
+        if TARGET in spec:
+            yield str(spec[TARGET])
+        spec = list(spec.values())
+    if isinstance(spec, (list, tuple)):
+        for value in spec:
+            yield from _targets(value)
+
+
+def _require(network: Any, kind: type[nn.Module], what: str) -> None:
     if not isinstance(network, kind):
         wanted = "denoiser" if kind is Denoiser else "network"
         raise UserError(f"{what}: its description builds a {type(network).__name__}, not a {wanted}")
-    load_strictly(network, weights, what)
-    return network.float().eval()
 
 
 def save_decoder(folder: str | os.PathLike[str], spec: Mapping[str, Any], decoder: nn.Module) -> None:
@@ -255,10 +291,14 @@ def misfits(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> st
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Load weights whose names and shapes are exactly those of the module, or raise UserError."""
+    _refuse_misfits(module, weights, what)
+    module.load_state_dict(weights, strict=True)
+
+
+def _refuse_misfits(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     problems = misfits(module.state_dict(), weights)
     if problems:
         raise UserError(f"{what}: the weights do not fit the network that is described beside them: {problems}")
-    module.load_state_dict(weights, strict=True)
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from disback_cli.denoisers.licences import licence_of, licence_of_folder
 from disback_cli.denoisers.sniff import content_of, is_nvidia, not_a_model
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of
@@ -112,10 +113,11 @@ def _read_model_folder(folder: Path) -> NetworkSource:
     if not isinstance(spec, dict):
         raise UserError(f"{folder}: the 'denoiser' of its config.json is no description of a network")
     inner = spec.get("network")
-    teacher = document.get("teacher")
-    licence = document.get("licence") or (teacher.get("licence") if isinstance(teacher, Mapping) else None)
+    licence = licence_of_folder(folder, document)
+    if licence is not None and licence_of(document) is None:
+        document["licence"] = licence
     facts: dict[str, Any] = {
-        "network": " around ".join(_class_name(node) for node in (spec, inner) if isinstance(node, Mapping)),
+        "network": words_of_network(spec),
         "arguments": {
             k: v
             for k, v in (inner if isinstance(inner, dict) else spec).items()
@@ -126,6 +128,11 @@ def _read_model_folder(folder: Path) -> NetworkSource:
         "document": {key: value for key, value in document.items() if key != "denoiser"},
     }
     return NetworkSource("model-folder", spec, weights, facts, decoder)
+
+
+def words_of_network(spec: Mapping[str, Any]) -> str:
+    """The classes that a description names, e.g. ``EDMDenoiser around SongUNet``."""
+    return " around ".join(_class_name(node) for node in (spec, spec.get("network")) if isinstance(node, Mapping))
 
 
 def _class_name(node: Mapping[str, Any]) -> str:
@@ -173,9 +180,10 @@ def built_without_memory(source: NetworkSource) -> Denoiser:
 def _built(spec: Mapping[str, Any], weights: Mapping[str, Tensor], what: str) -> Any:
     import torch
 
+    from disback_cli.denoisers.allocation import bounded_by
     from disback_cli.denoisers.folder import build, load_strictly, trusted_prefixes
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), bounded_by(weights, what):
         try:
             with torch.device("meta"):
                 network = build(spec, allow=trusted_prefixes())
@@ -200,18 +208,23 @@ def what_instead(place: Path) -> str:
         return hopeless
     if content in ("safetensors", "torch-archive", "torch-legacy"):
         return _weights_alone(place)
-    return f"{place} holds no network (content: {content})\n{SUPPORTED}"
+    known = "its content is of no format known here" if content == "unknown" else f"content: {content}"
+    return f"{place} holds no network ({known})\n{SUPPORTED}"
 
 
 def _weights_alone(file: Path) -> str:
     """A state dict says what the weights are called, not what network they belong to."""
+    from disback_cli.configuration.arguments import shown
     from disback_cli.denoisers.tensor_files import guess_network, largest_prefixes, read_tensor_file
 
     if find_network(file.parent) is not None:
         return f"{file} holds the weights of the network in {file.parent}: give the folder"
     if file.name.startswith(_DIFFUSERS_WEIGHTS):
         return f"{file} holds weights of diffusers without the config.json that describes them: copy the whole folder"
-    table = read_tensor_file(file).largest
+    read = read_tensor_file(file)
+    if "disback" in read.metadata:
+        return f"{file} is one file of this program: `disback convert {shown(file)} FOLDER` makes a model folder of it"
+    table = read.largest
     guess = guess_network(table)
     parts = ", ".join(f"{name}.* ({count / 1e6:.3g} M)" for name, count in largest_prefixes(table))
     return (

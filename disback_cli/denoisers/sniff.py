@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +68,7 @@ def _archive(path: Path) -> Content:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # zipfile raises what comes: BadZipFile, NotImplementedError, struct.error, ...
         raise UserError(f"{path} is an archive that cannot be read ({error}): it is cut short or damaged") from error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
         return "torch-archive"
@@ -77,15 +76,31 @@ def _archive(path: Path) -> Content:
 
 
 def is_nvidia(path: Path, content: Content) -> bool:
-    """Whether a pickle, bare or inside a file of ``torch.save``, holds objects of NVIDIA's training code."""
+    """Whether a pickle, bare or inside a file of ``torch.save``, holds objects of NVIDIA's training code.
+
+    Raises:
+        UserError: the pickle inside is compressed or damaged.
+    """
     if content == "torch-archive":
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.split("/")[-1] == "data.pkl")
-            return _PERSISTENT in archive.read(name)
+        return _PERSISTENT in _data_pickle(path)
     if content not in ("pickle", "torch-legacy"):
         return False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         return mapped.find(_PERSISTENT) >= 0
+
+
+def _data_pickle(path: Path) -> bytes:
+    """The pickle inside a file of ``torch.save``, which stores it plainly: it is never longer than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = next(entry for entry in archive.infolist() if entry.filename.split("/")[-1] == "data.pkl")
+            stored = entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= path.stat().st_size
+            content = archive.read(entry) if stored else None
+    except Exception as error:  # zipfile raises what comes: BadZipFile, NotImplementedError, struct.error, ...
+        raise UserError(f"{path} is an archive that cannot be read ({error}): copy or download it again") from error
+    if content is None:
+        raise UserError(f"{path}: {entry.filename} in it is compressed, as torch.save never does; it was not unpacked")
+    return content
 
 
 def not_a_model(path: Path, content: Content) -> str | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from disback_cli.denoisers.torch_files import load_tensors
 from disback_cli.errors import UserError
 
 
@@ -43,18 +42,12 @@ def read_state_dict(path: str | Path, key: str | None = None, prefix: str = "") 
 
 
 def _content(place: Path) -> Any:
-    if place.suffix == ".safetensors":
-        try:
-            return load_file(place)
-        except SafetensorError as error:
-            raise UserError(f"{place} is not a safetensors file: {error}") from error
+    if place.suffix != ".safetensors":
+        return load_tensors(place)
     try:
-        return torch.load(place, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f"{place} cannot be read without running code in it ({str(error).splitlines()[0]}); save the tensors "
-            "alone, as torch.save(network.state_dict(), FILE) does"
-        ) from error
+        return load_file(place)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{place} is not a safetensors file: {error}") from error
 
 
 def _tensors(content: Any, key: str | None, place: Path) -> dict[str, Tensor]:

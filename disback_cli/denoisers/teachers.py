@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
+from disback_cli.denoisers.build import TARGET
 from disback_cli.denoisers.folder import (
+    CONFIG_FILE,
+    TRUSTED_PREFIXES,
     build,
     build_network,
     load_decoder,
@@ -21,9 +24,11 @@ from disback_cli.denoisers.folder import (
     resolve_folder,
     weights_hash,
 )
+from disback_cli.denoisers.licences import SHIPPED_LICENCE, licence_of, licence_of_folder
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.state_dicts import read_state_dict
 from disback_cli.errors import UserError
+from disback_cli.files import sha256_of
 
 if TYPE_CHECKING:
     from disback_cli.denoisers.source import NetworkSource
@@ -46,6 +51,9 @@ class Teacher:
         decoder: turns the samples of a latent model into images; None where samples are what is looked at.
         decoder_spec: plain nested dict from which the same decoder is built.
         licence: of the weights, as far as it is known.
+        source: which weights these are, plain JSON values: ``name`` of the file or folder they came from, its
+            ``sha256`` (None for diffusers' folders), its ``format``, ``network`` (in words), and ``origin``, the same
+            of the file it was converted from; None where there are no weights.
     """
 
     name: str
@@ -56,6 +64,11 @@ class Teacher:
     decoder: nn.Module | None = None
     decoder_spec: dict[str, Any] | None = None
     licence: str | None = None
+    source: dict[str, Any] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What whatever derives from this teacher tells about it; plain JSON values, no places on this machine."""
+        return {"name": self.name, "hash": self.hash, "licence": self.licence, "source": self.source}
 
     def copy(self) -> Denoiser:
         """A trainable copy of the network, the teacher's weights included, in evaluation mode: no dropout."""
@@ -79,14 +92,18 @@ def shipped(*, name: str, folder: str, denoiser: dict[str, Any], sampler: dict[s
     Raises:
         UserError: no such folder, damaged weights, or a network other than the one described.
     """
-    loaded, config = load_model(folder)
+    from disback_cli.denoisers.wrong_place import refuse_student
+
+    place = resolve_folder(folder)
+    refuse_student(place, folder)
+    loaded, config = load_model(place)
     if config["denoiser"] != denoiser:
         raise UserError(
             f"the weights in {folder} are of another network than teacher.denoiser describes. Undo the changes "
             "to teacher.denoiser, or train weights for it with `disback pretrain` "
             "and use teacher=folder teacher.folder=RUN."
         )
-    return _teacher(name, loaded, denoiser, sampler)
+    return _with_source(_teacher(name, loaded, denoiser, sampler), place, config)
 
 
 def folder(*, name: str, folder: str, sampler: dict[str, Any] | None = None) -> Teacher:
@@ -96,16 +113,42 @@ def folder(*, name: str, folder: str, sampler: dict[str, Any] | None = None) -> 
         name: name of the teacher.
         folder: the model folder, or the run folder that contains it as ``teacher``.
         sampler: settings of the Heun sampler.
+
+    Raises:
+        UserError: no such folder, a damaged one, or one that holds a one-step student or another program's model.
     """
+    from disback_cli.denoisers.wrong_place import missing, refuse_student, require_model_folder
+
     place = resolve_folder(folder)
-    if not (place / "config.json").is_file() and (place / "teacher" / "config.json").is_file():
+    if not place.exists():
+        raise UserError(missing("teacher.folder", folder))
+    if not (place / CONFIG_FILE).is_file() and (place / "teacher" / CONFIG_FILE).is_file():
         place = place / "teacher"
-    loaded, config = load_model(str(place))
+    refuse_student(place, folder)
+    require_model_folder(place)
+    loaded, config = load_model(place)
     decoder, decoder_spec = load_decoder(place)
-    made = _teacher(name, loaded, config["denoiser"], sampler)
-    return Teacher(
-        made.name, made.denoiser, made.spec, made.hash, made.sampler, decoder, decoder_spec, config.get("licence")
-    )
+    made = _with_source(_teacher(name, loaded, config["denoiser"], sampler), place, config)
+    return replace(made, decoder=decoder, decoder_spec=decoder_spec)
+
+
+def _with_source(made: Teacher, place: Path, config: Mapping[str, Any]) -> Teacher:
+    """The teacher with its licence and with what its model folder tells of where it comes from."""
+    from disback_cli.denoisers.open_source import words_of_network
+
+    source: dict[str, Any] = {
+        "name": place.resolve().name,
+        "sha256": config["sha256"],
+        "format": "model-folder",
+        "network": words_of_network(made.spec),
+    }
+    origin = config.get("origin")
+    if isinstance(origin, Mapping):
+        source["origin"] = {
+            "name": origin.get("file"),
+            **{key: origin.get(key) for key in ("sha256", "format", "network")},
+        }
+    return replace(made, licence=licence_of_folder(place, config), source=source)
 
 
 def closed_form(*, name: str, denoiser: dict[str, Any], sampler: dict[str, Any] | None = None) -> Teacher:
@@ -116,7 +159,9 @@ def closed_form(*, name: str, denoiser: dict[str, Any], sampler: dict[str, Any] 
         denoiser: the denoiser, by ``_target_``.
         sampler: settings of the Heun sampler.
     """
-    return _teacher(name, build(denoiser, allow=None), denoiser, sampler)
+    made = _teacher(name, build(denoiser, allow=None), denoiser, sampler)
+    ours = str(denoiser.get(TARGET)).startswith(TRUSTED_PREFIXES)
+    return replace(made, licence=SHIPPED_LICENCE if ours else None)
 
 
 def network(
@@ -141,6 +186,8 @@ def network(
     Raises:
         UserError: the file cannot be read, or its tensors are not exactly the network's.
     """
+    from disback_cli.denoisers.open_source import words_of_network
+
     tensors = read_state_dict(weights, key, prefix)
     built = build(denoiser, allow=None)
     if not isinstance(built, Denoiser):
@@ -148,7 +195,13 @@ def network(
     inner = getattr(built, "model", None)
     whole = tensors.keys() == built.state_dict().keys()
     load_strictly(built if whole or not isinstance(inner, nn.Module) else inner, tensors, weights)
-    return _teacher(name, built.float(), denoiser, sampler)
+    source = {
+        "name": Path(weights).name,
+        "sha256": sha256_of(Path(weights).expanduser()),
+        "format": "state-dict",
+        "network": words_of_network(denoiser),
+    }
+    return replace(_teacher(name, built.float(), denoiser, sampler), source=source)
 
 
 def edm(
@@ -178,13 +231,17 @@ def edm(
         UserError: no file, a damaged or unsafe one, or one whose network is not the official one.
     """
     from disback_cli.denoisers.pickles.nvidia import read_nvidia
+    from disback_cli.denoisers.wrong_place import require_nvidia
 
     place = _place(name, path, folder, official)
+    require_nvidia(place)
     log.info("reading %s", place)
     source = read_nvidia(place)
-    if path is None and official is not None:
-        _require_official(source, official, place)
-    return _from_source(name, source, dtype, sampler)
+    taken = official if path is None else None
+    if taken is not None:
+        _require_official(source, taken, place)
+    identity = {"name": place.name, "sha256": sha256_of(place)}
+    return _from_source(name, source, dtype, sampler, identity, taken)
 
 
 def diffusers(
@@ -213,24 +270,28 @@ def diffusers(
     Raises:
         UserError: no such folder, or a network or scheduler that cannot be a teacher.
     """
-    from disback_cli.denoisers.diffusers_folder import read_diffusers
+    from disback_cli.denoisers.diffusers_folder import name_of_model, read_diffusers
+    from disback_cli.denoisers.wrong_place import require_diffusers
 
     place = _place(name, path, folder, official)
+    require_diffusers(place)
     log.info("reading %s", place)
     source = read_diffusers(place, prediction=prediction, scheduler=Path(scheduler) if scheduler else None)
-    if path is None and official is not None:
-        _require_official(source, official, place)
-    return _from_source(name, source, dtype, sampler)
+    taken = official if path is None else None
+    if taken is not None:
+        _require_official(source, taken, place)
+    return _from_source(name, source, dtype, sampler, {"name": name_of_model(place), "sha256": None}, taken)
 
 
 def _place(name: str, path: str | None, folder: str, official: Mapping[str, Any] | None) -> Path:
     """The file or folder of the teacher, which exists."""
     from disback_cli.denoisers.official import missing_message, official_place
+    from disback_cli.denoisers.wrong_place import missing
 
     if path is not None:
         place = Path(path).expanduser()
         if not place.exists():
-            raise UserError(f"teacher.path={path}: there is no such file or folder")
+            raise UserError(missing("teacher.path", path))
         return place
     if official is None:
         raise UserError(f"teacher={name} needs teacher.path=FILE")
@@ -250,8 +311,15 @@ def _require_official(source: NetworkSource, official: Mapping[str, Any], place:
         )
 
 
-def _from_source(name: str, source: NetworkSource, dtype: Dtype, sampler: Mapping[str, Any] | None) -> Teacher:
-    """Build what a file describes and load its weights, strictly."""
+def _from_source(
+    name: str,
+    source: NetworkSource,
+    dtype: Dtype,
+    sampler: Mapping[str, Any] | None,
+    identity: dict[str, Any],
+    official: Mapping[str, Any] | None,
+) -> Teacher:
+    """Build what a file describes and load its weights, strictly; ``official`` is None for a user's own file."""
     spec = dict(source.spec)
     if dtype != "auto":
         spec["network_dtype"] = dtype
@@ -267,14 +335,10 @@ def _from_source(name: str, source: NetworkSource, dtype: Dtype, sampler: Mappin
         log.info(
             "the network asks for fp16 inside; small gradients may underflow there, teacher.dtype=bf16 has fp32's range"
         )
-    made = _teacher(name, denoiser, spec, sampler)
-    return Teacher(
-        made.name,
-        made.denoiser,
-        made.spec,
-        made.hash,
-        made.sampler,
-        decoder,
-        decoder_spec,
-        source.facts.get("licence"),
+    return replace(
+        _teacher(name, denoiser, spec, sampler),
+        decoder=decoder,
+        decoder_spec=decoder_spec,
+        licence=licence_of(source.facts) or licence_of(official or {}),
+        source={**identity, "format": source.format, "network": source.facts.get("network")},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from disback_cli.denoisers.sniff import content_of
+from disback_cli.denoisers.torch_files import load_tensors
 from disback_cli.errors import UserError
 
 _SAFETENSORS_DTYPES = {
@@ -69,7 +68,7 @@ def read_tensor_file(path: Path) -> TensorFile:
     if content_of(path) == "safetensors":
         return _read_safetensors(path)
     found = TensorFile()
-    _list(_load(path), "", found, 0)
+    _list(load_tensors(path), "", found, 0)
     return found
 
 
@@ -84,25 +83,6 @@ def _read_safetensors(path: Path) -> TensorFile:
             return TensorFile({"": table}, {}, dict(file.metadata() or {}))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): copy or download it again") from error
-
-
-def _load(path: Path) -> Any:
-    """The content with tensors left on the disk where the format allows it."""
-    mapped = content_of(path) == "torch-archive"
-    try:
-        return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        named = text.split("GLOBAL ", 1)[1].split()[0] if "GLOBAL " in text else None
-        raise UserError(
-            f"{path} holds {f'an object of the class {named}' if named else 'more than tensors'}: reading it would run "
-            "code, which is never done. Save the tensors alone where that code is installed: "
-            "torch.save(network.state_dict(), FILE)"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise UserError(
-            f"{path} is not a whole file of torch.save ({str(error).splitlines()[0]}): copy it again"
-        ) from error
 
 
 def _list(value: Any, place: str, found: TensorFile, depth: int) -> None:

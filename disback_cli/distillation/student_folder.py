@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from disback_cli.denoisers.folder import load_model, resolve_folder, save_decoder, save_model
+from disback_cli.denoisers.folder import CONFIG_FILE, load_model, resolve_folder, save_decoder, save_model
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.distillation.students import OneStepStudent
@@ -26,7 +27,7 @@ def save_student(folder: Path, student: OneStepStudent, teacher: Teacher, facts:
     config = {
         "kind": KIND,
         "student": student.settings(),
-        "teacher": {"name": teacher.name, "hash": teacher.hash, "licence": teacher.licence},
+        "teacher": teacher.identity(),
         **facts,
     }
     if teacher.decoder is not None and teacher.decoder_spec is not None:
@@ -51,6 +52,28 @@ def student_place(location: str) -> Path:
     return place
 
 
+def sigma_init_of(settings: Mapping[str, Any], denoiser: Denoiser, where: str) -> float:
+    """The noise level at which a student is asked, from what its folder says about it.
+
+    Args:
+        settings: the ``student`` entry of its config.
+        denoiser: its network.
+        where: file that holds the config, for messages.
+
+    Raises:
+        UserError: there is no number, or one outside the network's noise levels.
+    """
+    value = settings.get("sigma_init")
+    low, high = denoiser.sigma_min, denoiser.sigma_max
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        said = f"student.sigma_init is {value!r}" if "sigma_init" in settings else "student.sigma_init is missing"
+        raise UserError(
+            f"{where}: {said}; need one of the network's noise levels, {low:g} to {high:g}: copy or write the student "
+            "again"
+        )
+    return float(value)
+
+
 def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
     """Read a student from its folder, or from the run folder that contains it as ``student``.
 
@@ -65,5 +88,5 @@ def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
             f"{place} is a model folder, but not of a one-step student; use teacher=folder teacher.folder={place}"
         )
     assert isinstance(denoiser, Denoiser)
-    student = OneStepStudent(denoiser, sigma_init=float(settings["sigma_init"]))
+    student = OneStepStudent(denoiser, sigma_init=sigma_init_of(settings, denoiser, str(place / CONFIG_FILE)))
     return student.requires_grad_(False).eval(), config

@@ -183,6 +183,6 @@ def single_file_document(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """What a single file of `disback convert to=safetensors` says about itself; None for other files."""
     try:
         document = json.loads(metadata.get("disback", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and "denoiser" in document else None

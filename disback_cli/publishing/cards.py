@@ -8,10 +8,23 @@ from typing import Any
 
 from torch import Tensor
 
+from disback_cli.denoisers.licences import identifier_of, licence_of, slug_of
 from disback_cli.publishing.model import Model
 from disback_cli.publishing.precision import precision_of
 
 UNKNOWN_LICENCE = "unknown: ask the teacher's owner"
+# Of a student's settings in its config.json: those that the card tells, and how it calls them.
+_TRAINING = {
+    "batch_size": "batch size",
+    "iterations": "iterations",
+    "lr": "learning rates",
+    "noise": "noise laws",
+    "optimizer": "optimizer",
+    "ema": "average (EMA)",
+    "share_draw": "both losses on one draw of noise",
+    "seed": "seed",
+}
+_LONGEST = 200
 
 
 def folder_card(model: Model, weights: Mapping[str, Tensor]) -> str:
@@ -23,9 +36,10 @@ def folder_card(model: Model, weights: Mapping[str, Tensor]) -> str:
     """
     if model.sigma_init is None:
         use = "    disback record teacher=folder teacher.folder=THIS_FOLDER"
-        return _page(str(model.facts.get("name", "teacher")), _teacher_text(model), use, model, weights)
+        title = str(model.facts.get("name", "teacher"))
+        return _header(model) + _page(title, _teacher_text(model), use, model, weights)
     use = "    disback sample student=THIS_FOLDER n=64"
-    return _page(_student_name(model), _student_text(model), use, model, weights)
+    return _header(model) + _page(_student_name(model), _student_text(model), use, model, weights)
 
 
 def pipeline_card(model: Model, weights: Mapping[str, Tensor], call: str) -> str:
@@ -37,19 +51,27 @@ def pipeline_card(model: Model, weights: Mapping[str, Tensor], call: str) -> str
         call: Python code that samples from it.
     """
     use = "\n".join(f"    {line}".rstrip() for line in call.strip().splitlines())
-    head = '---\nlibrary_name: diffusers\npipeline_tag: unconditional-image-generation\ntags: ["one-step"]\n---\n\n'
+    head = _header(model, "library_name: diffusers")
     return head + _page(_student_name(model), _student_text(model), use, model, weights)
 
 
-def teacher_licence(facts: Mapping[str, Any]) -> str:
-    """The licence of the teacher's weights: what the facts, those of their origin, or those of their teacher say."""
-    for holder in (facts, facts.get("origin"), facts.get("teacher")):
-        if isinstance(holder, Mapping):
-            inner = holder.get("origin")
-            found = holder.get("licence") or (isinstance(inner, Mapping) and inner.get("licence"))
-            if found:
-                return str(found)
-    return UNKNOWN_LICENCE
+def _header(model: Model, *lines: str) -> str:
+    """What catalogues of models read: YAML, the licence and what the model does."""
+    licence = licence_of(model.facts)
+    identifier = identifier_of(licence)
+    told = [f"license: {identifier or 'other'}"]
+    if identifier is None:
+        # quoted: a stranger's words must stay a text
+        told.append(f"license_name: {json.dumps(slug_of(licence)) if licence else 'unknown'}")
+    told += lines
+    if model.sigma_init is not None:
+        shape = model.spec.get("shape")
+        makes_images = model.decoder is not None or (isinstance(shape, list) and len(shape) == 3)
+        # class-conditional ones have no tag of their own
+        if makes_images and not model.spec.get("label_dim"):
+            told.append("pipeline_tag: unconditional-image-generation")
+        told.append('tags: ["one-step"]')
+    return "\n".join(("---", *told, "---", "", ""))
 
 
 def _page(title: str, about: str, use: str, model: Model, weights: Mapping[str, Tensor]) -> str:
@@ -74,18 +96,40 @@ def _page(title: str, about: str, use: str, model: Model, weights: Mapping[str, 
 
 
 def _student_name(model: Model) -> str:
-    return f"One-step student of {_teacher_name(model.facts)}"
+    return f"One-step student of {_teacher_file(model.facts) or _teacher_name(model.facts)}"
 
 
 def _teacher_name(facts: Mapping[str, Any]) -> str:
     teacher = facts.get("teacher")
-    return str(teacher.get("name", "its teacher")) if isinstance(teacher, Mapping) else "its teacher"
+    return _line(teacher.get("name", "its teacher")) if isinstance(teacher, Mapping) else "its teacher"
+
+
+def _teacher_file(facts: Mapping[str, Any]) -> str | None:
+    """Name of the file or folder that the teacher came from, before it was converted; None if that is not known."""
+    name = _teacher_origin(facts).get("name")
+    return _line(name) if isinstance(name, str) and name else None
+
+
+def _teacher_origin(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Which weights the teacher's are, the file first that they were converted from."""
+    teacher = facts.get("teacher")
+    source = teacher.get("source") if isinstance(teacher, Mapping) else None
+    if not isinstance(source, Mapping):
+        return {}
+    origin = source.get("origin")
+    return origin if isinstance(origin, Mapping) else source
+
+
+def _teacher_words(facts: Mapping[str, Any]) -> str:
+    """The teacher's name and that of its file, where they differ: ``edm: edm-cifar10-32x32-uncond-vp.pkl``."""
+    name, file = _teacher_name(facts), _teacher_file(facts)
+    return name if file in (None, name) else f"{name}: {file}"
 
 
 def _student_text(model: Model) -> str:
     return (
         f"A generator that makes a sample with one evaluation of its network, x = D(s z; s) with z ~ N(0, 1) and "
-        f"s = {model.sigma_init:g},\ndistilled from the diffusion model {_teacher_name(model.facts)} "
+        f"s = {model.sigma_init:g},\ndistilled from the diffusion model {_teacher_words(model.facts)} "
         "by distribution backtracking with `disback`."
     )
 
@@ -105,22 +149,47 @@ def _settings(model: Model) -> str:
     if model.sigma_init is None:
         return ""
     facts = model.facts
-    rows = {"sigma_init": f"{model.sigma_init:g}"}
-    rows |= {key: _short(facts[key]) for key in ("objective", "schedule", "cost") if facts.get(key)}
+    rows = {"teacher": _teacher_words(facts), **_weights_of_teacher(facts), "sigma_init": f"{model.sigma_init:g}"}
+    rows |= {key: _short(facts[key]) for key in ("objective", "schedule") if facts.get(key)}
+    training = facts.get("training")
+    if isinstance(training, Mapping):
+        rows |= {words: _short(training[key]) for key, words in _TRAINING.items() if key in training}
+    if facts.get("cost"):
+        rows["cost"] = _short(facts["cost"])
     # only whether there is one: where it lies is the business of the machine that it lies on
     rows["degradation path"] = "recorded beforehand" if facts.get("path") else "none"
-    teacher = facts.get("teacher")
-    if isinstance(teacher, Mapping) and teacher.get("hash"):
-        rows["teacher's weights"] = f"sha256 {str(teacher['hash'])[:16]}"
     return "## Settings\n\n" + "\n".join(f"- {key}: {value}" for key, value in rows.items()) + "\n\n"
+
+
+def _weights_of_teacher(facts: Mapping[str, Any]) -> dict[str, str]:
+    """How the teacher's weights are recognised: its network, its file's hash and that of the weights alone."""
+    origin, teacher = _teacher_origin(facts), facts.get("teacher")
+    rows = {}
+    if origin.get("network"):
+        rows["teacher's network"] = f"{_line(origin['network'])} ({_line(origin.get('format'))})"
+    if origin.get("sha256"):
+        rows["teacher's file"] = f"sha256 {_line(origin['sha256'])}"
+    if isinstance(teacher, Mapping) and teacher.get("hash"):
+        rows["teacher's weights"] = f"sha256 {_line(teacher['hash'])[:16]}"
+    return rows
+
+
+def _line(value: Any) -> str:
+    """A stranger's text in one line."""
+    return " ".join(str(value).split())[:_LONGEST]
 
 
 def _short(value: Any) -> str:
     """A value of the configuration in one line; classes without their modules."""
     if isinstance(value, Mapping):
-        shown = {k: str(v).rsplit(".", 1)[-1] if k == "_target_" else _short(v) for k, v in value.items()}
-        return ", ".join(f"{key.strip('_').replace('target', 'class')}={text}" for key, text in shown.items())
+        shown = {k: str(v).rsplit(".", 1)[-1] if k == "_target_" else _nested(v) for k, v in value.items()}
+        words = (f"{key.strip('_').replace('target', 'class')}={text}" for key, text in shown.items() if text)
+        return ", ".join(words)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _nested(value: Any) -> str:
+    return f"({_short(value)})" if isinstance(value, Mapping) else _short(value)
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:
@@ -143,7 +212,7 @@ def _metrics(facts: Mapping[str, Any]) -> str:
 
 
 def _licences(model: Model) -> str:
-    licence = teacher_licence(model.facts)
+    licence = licence_of(model.facts) or UNKNOWN_LICENCE
     if model.sigma_init is None:
         return f"- weights: {licence}\n- code of `disback`: Apache-2.0"
     return (

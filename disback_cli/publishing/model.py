@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from disback_cli.denoisers.folder import build_network, resolve_folder, weights_hash
+from disback_cli.denoisers.folder import CONFIG_FILE, build_network, resolve_folder, weights_hash
+from disback_cli.denoisers.json_objects import parse_json_object
+from disback_cli.denoisers.open_source import built_without_memory, find_network, open_source
 from disback_cli.denoisers.protocol import Denoiser
-from disback_cli.denoisers.source import DecoderSource
+from disback_cli.denoisers.source import DecoderSource, NetworkSource
 from disback_cli.distillation.student_folder import KIND as STUDENT
+from disback_cli.distillation.student_folder import sigma_init_of
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of
 
@@ -52,7 +54,8 @@ class Model:
         settings = self.facts.get("student")
         if self.facts.get("kind") != STUDENT or not isinstance(settings, dict):
             return None
-        return float(settings["sigma_init"])
+        value: float = settings["sigma_init"]  # checked by read_model
+        return float(value)
 
     def denoiser(self) -> Denoiser:
         """The network with these weights in fp32, on the CPU, in evaluation mode.
@@ -78,8 +81,20 @@ def read_model(location: str) -> Model:
     if not place.exists():
         raise UserError(f"there is nothing at {place}: check the path")
     if place.suffix == ".safetensors" and (document := _single_file_document(place)) is not None:
-        return _read_single_file(place, document)
-    return _read_open_source(location)
+        model = _read_single_file(place, document)
+    else:
+        model = _read_open_source(location)
+    _check_student(model)
+    return model
+
+
+def _check_student(model: Model) -> None:
+    """Refuse a one-step student without a noise level at which its network can be asked."""
+    settings = model.facts.get("student")
+    if model.facts.get("kind") == STUDENT and isinstance(settings, dict):
+        source = NetworkSource(model.format, model.spec, model.weights, {}, model.decoder)
+        where = model.place / CONFIG_FILE if model.place.is_dir() else model.place
+        sigma_init_of(settings, built_without_memory(source), str(where))
 
 
 def _facts(document: dict[str, Any]) -> dict[str, Any]:
@@ -91,10 +106,12 @@ def _single_file_document(file: Path) -> dict[str, Any] | None:
     try:
         with safe_open(file, framework="pt") as opened:
             text = (opened.metadata() or {}).get(METADATA_KEY)
-        document = json.loads(text) if text else None
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is not a safetensors file ({error})") from error
-    return document if isinstance(document, dict) and "denoiser" in document else None
+    if not text:
+        return None
+    document = parse_json_object(text, f"the entry {METADATA_KEY!r} of {file}", "it does not describe a model")
+    return document if "denoiser" in document else None
 
 
 def _read_single_file(file: Path, document: dict[str, Any]) -> Model:
@@ -105,8 +122,6 @@ def _read_single_file(file: Path, document: dict[str, Any]) -> Model:
 
 
 def _read_open_source(location: str) -> Model:
-    from disback_cli.denoisers.open_source import find_network, open_source
-
     source = open_source(location)
     found = find_network(location)
     assert found is not None

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+_OPEN = (
+    'for their trainer to choose, as far as the data allow it; written as "licence" into config.json,\n'
+    "it goes on to the students that are distilled from them"
+)
+
 
 def teacher_card(facts: dict[str, Any], parameters: int, stored_as: str, sampler: dict[str, Any]) -> str:
     """The card of a teacher trained by `disback pretrain`.
@@ -36,5 +41,5 @@ weights were rounded to {stored_as}:
 n = {measured.get("n")}, features {measured.get("extractor")} (sha256 {str(measured.get("extractor_sha256"))[:16]}),
 reference {measured.get("reference_dataset")} {measured.get("reference_split")}, {measured.get("reference_n")} images.
 
-Licence of the weights: Apache-2.0, unless the data they were trained on forbids it.
+Licence of the weights: {facts.get("licence") or _OPEN}.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -161,4 +162,22 @@ def same_images_elsewhere(workplace: Workplace, run: Path, case: Case, label: st
     assert np.abs(np.floor(images * 255 + 0.5).astype(int) - drawn.astype(int)).max() <= 1
     card = (workplace.folder / "published" / "README.md").read_text()
     assert re.search(r"licen[cs]e", card, re.IGNORECASE) and "from_pretrained" in card
+    identifies_its_teacher(workplace, run, card)
     assert json.loads((workplace.folder / "published" / "model_index.json").read_text())
+
+
+def identifies_its_teacher(workplace: Workplace, run: Path, card: str) -> None:
+    """The student tells which weights it came from and how, and nothing of the machine that it was made on."""
+    facts = load(run / "student" / "config.json")
+    source = facts["teacher"]["source"]
+    file = workplace.folder / source["name"]
+    assert file.exists() and f"# One-step student of {file.name}\n" in card
+    if file.is_file():
+        assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert source["sha256"] in card
+    assert (facts["training"]["batch_size"], facts["training"]["iterations"]) == (8, 6)
+    for told in ("- batch size: 8\n", "- iterations: 6\n", "- learning rates: student=", "- noise laws: fake=("):
+        assert told in card, told
+    assert facts["path"] == workplace.run_of("record").name
+    assert Path(load(run / "summary.json")["path"]).is_dir()
+    assert str(workplace.folder) not in json.dumps(facts) + card

@@ -90,3 +90,15 @@ def test_mistakes_of_flow():
     for scale in (0, "many", True, float("inf")):
         with pytest.raises(UserError, match="num_train_timesteps"):
             parametrisation(FLOW | {"num_train_timesteps": scale}, "file")
+
+
+@pytest.mark.parametrize("steps", [10**9, 100_001, 1, "many", 1000.0, True])
+def test_a_number_of_steps_that_no_network_was_trained_with(steps):
+    with pytest.raises(UserError, match="place.json.*num_train_timesteps=.*whole number from 2 to 100,000"):
+        parametrisation(DDPM | {"num_train_timesteps": steps}, "place.json")
+
+
+@pytest.mark.parametrize("entries", [{"trained_betas": [0.1] * 100_001}, {"trained_betas": "x"}, {"beta_start": "low"}])
+def test_betas_of_which_no_schedule_can_be_made(entries):
+    with pytest.raises(UserError, match="place.json: no schedule can be made of its entries"):
+        parametrisation(DDPM | entries, "place.json")

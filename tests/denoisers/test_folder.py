@@ -146,7 +146,15 @@ def test_missing_folder_and_files(saved, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not valid JSON"), ("[]", "lacks"), ('{"denoiser": {}}', "lacks"), ("\xff", "not valid")],
+    [
+        ("{", "not valid JSON"),
+        ("[]", "a JSON list, not an object: it does not describe a model"),
+        ('{"denoiser": {}}', "lacks the entries"),
+        ("\xff", "not valid"),
+        ('{"denoiser": ' + "[" * 100_000 + "]" * 100_000 + ', "sha256": ""}', "config.json is nested too deeply"),
+        ('{"denoiser": ' + "[" * 60 + "]" * 60 + ', "sha256": ""}', "config.json is nested more than 50 deep"),
+    ],
+    ids=["cut", "list", "empty", "binary", "bottomless", "deep"],
 )
 def test_broken_config(saved, text, message):
     (saved[0] / "config.json").write_text(text, encoding="latin-1")
@@ -308,3 +316,33 @@ def test_stray_safetensors_are_not_a_model(tmp_path):
     save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="has no config.json"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_channels": 100_000}, r"do not fit.*has shape \[\d+, \d+\] instead of \[400000, 100000\]"),
+        ({"num_blocks": 10**9}, "has far more layers than there are weights"),
+        ({"model_channels": "many"}, "cannot be built"),
+    ],
+)
+def test_a_description_of_an_impossible_network(saved, changes, message):
+    edit(saved[0], denoiser=SPEC | {"network": NETWORK | changes})
+    with pytest.raises(UserError, match=message):
+        load_model(saved[0])
+
+
+def test_an_impossible_network_that_cannot_be_built_without_memory(tmp_path):
+    save_model(tmp_path, MIXTURE, build(MIXTURE).state_dict(), {})
+    assert isinstance(load_model(tmp_path)[0], MixtureDenoiser)
+    edit(tmp_path, denoiser=MIXTURE | {"hidden": 10**6})
+    with pytest.raises(UserError, match="takes far more memory than the weights: the description is wrong or damaged"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("spec", [SPEC, MIXTURE], ids=["network", "mixture"])
+def test_loading_draws_no_random_numbers(tmp_path, spec):
+    save_model(tmp_path, spec, build(spec).state_dict(), {})
+    before = torch.random.get_rng_state()
+    load_model(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)

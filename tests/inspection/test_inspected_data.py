@@ -85,7 +85,7 @@ def test_reference_statistics_of_ours_and_of_others(here):
     np.savez(here / "ours.npz", mu=np.zeros(4), sigma=np.eye(4), provenance=np.array(provenance))
     report = inspect("ours.npz")
     assert report.facts["samples"] == 50000 and report.facts["dataset"] == "cifar10" and not report.notes
-    assert report.next == ["disback evaluate student=RUN metrics.reference=ours.npz"]
+    assert report.next == [f"disback evaluate student=RUN {FEATURES} metrics.reference=ours.npz"]
 
 
 def test_archive_of_something_else_and_one_with_objects(here):

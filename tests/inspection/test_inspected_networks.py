@@ -25,9 +25,9 @@ def here(tmp_path, monkeypatch):
 
 def test_nvidia_pickle(here, capsys):
     net = tiny_denoiser()
-    file = write_nvidia_pickle(here / "edm-tiny.pkl", net)
+    file = write_nvidia_pickle(here / "edm-cifar10-32x32-tiny.pkl", net)
     count = sum(parameter.numel() for parameter in net.parameters())
-    assert main(["edm-tiny.pkl"]) == 0
+    assert main(["edm-cifar10-32x32-tiny.pkl"]) == 0
     text = capsys.readouterr().out
     for words in (
         "nothing in it was executed", "SongUNet (DDPM++)", "img_resolution=8", "channel_mult=[1,2]",
@@ -35,7 +35,7 @@ def test_nvidia_pickle(here, capsys):
         hashlib.sha256(file.read_bytes()).hexdigest(), "can use it as the teacher",
     ):  # fmt: skip
         assert words in text, words
-    assert text.splitlines()[-1] == "next: disback record teacher=edm teacher.path=edm-tiny.pkl"
+    assert text.splitlines()[-1] == "next: disback record teacher=edm teacher.path=edm-cifar10-32x32-tiny.pkl"
     assert max(map(len, text.splitlines())) <= 120
 
 

@@ -12,7 +12,7 @@ from disback_cli.distillation.students import OneStepStudent
 FACTS: dict[str, Any] = {
     "objective": {"_target_": "disback_cli.distillation.objectives.dmd.DMD"},
     "schedule": {"_target_": "disback_cli.distillation.schedules.PathSchedule", "interval": 5},
-    "path": "/home/somebody/runs/record/x/path",
+    "path": "somebodys-run",
     "cost": {"images": 64},
     "metrics": {"fid_2k": 1.234},
     "measured_with": {"n": 2048, "extractor": "digits-classifier-1", "resize": "none", "reference_n": 1797},

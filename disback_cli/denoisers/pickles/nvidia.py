@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ __all__ = ["Persistent", "flat_tensors", "read_nvidia", "read_object"]
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 NVIDIA_LICENCE = "CC BY-NC-SA 4.0 (NVIDIA)"
+# How the published files are called; the licence is not in them, and of other files it is not known.
+_PUBLISHED = re.compile(r"edm-(cifar10|ffhq|afhqv2|imagenet)-\d+x\d+|edm2-img\d+-")
 LARGEST_INT = 1 << 20
 LONGEST_LIST = LONGEST_TEXT = 64
 
@@ -146,7 +149,7 @@ def read_nvidia(path: Path) -> NetworkSource:
             "arguments": {name: _json(value) for name, value in arguments.items()},
             "key": snapshot.key,
             "others": {name: kind_of(value) for name, value in snapshot.others.items()},
-            "licence": NVIDIA_LICENCE if path.name.startswith(("edm-", "edm2-")) else None,
+            "licence": NVIDIA_LICENCE if _PUBLISHED.match(path.name) else None,
             "parameters": _count_parameters(network),
             "notes": notes,
         },

@@ -29,6 +29,8 @@ from disback_cli.denoisers.pickles.zip_entries import SIGNATURE, stored_entries
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
+# A tensor without numbers may name any sizes, of which PyTorch multiplies those that are not zero.
+LARGEST_SHAPE = 1 << 48
 STORAGE_DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -114,6 +116,8 @@ class TensorView(Standin):
             UserError: the view reaches beyond the storage, or repeats numbers to become larger than it.
         """
         super().__init__(storage.reading, "a tensor")
+        if math.prod(length for length in size if length) > LARGEST_SHAPE:
+            raise storage.reading.error(f"a tensor of shape {list(size)} cannot exist: the file is damaged")
         numel = math.prod(size)
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if numel else offset
         if last >= storage.numel + (numel == 0) or numel > storage.numel:
