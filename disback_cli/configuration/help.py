@@ -15,8 +15,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-_KEY_LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.\-]+):(?P<rest>(?: .*)?)$")
+_KEY_LINE = re.compile(r"^(?P<indent> *)'?(?P<key>[\w.\-]+)'?:(?P<rest>(?: .*)?)$")
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)", re.MULTILINE)
+# an option that takes over another one: its comments are the other's
+_ALIAS = re.compile(r"^ *- /(\S+)@_here_ *$", re.MULTILINE)
 _COMMENT_COLUMN = 48
 
 
@@ -66,6 +68,9 @@ def _comments(verb: str, choices: dict[str, Any], sources: ListConfig) -> dict[s
     found: dict[str, str] = {}
     for name, package in _source_files(verb, choices):
         text = _source_text(f"{name}.yaml", sources)
+        for stands_for in _ALIAS.findall(text):
+            for key, comment in _scan_comments(_source_text(f"{stands_for}.yaml", sources)):
+                found[f"{package}.{key}"] = comment
         declared = _PACKAGE.search(text)
         if declared:
             package = "" if declared[1] == "_global_" else declared[1]

@@ -1,8 +1,10 @@
-"""The table of a sweep: what varied, what became of each job, and the numbers all finished jobs share."""
+"""The table of a sweep: what varied, what became of each job, and the numbers of all measured jobs."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from disback_cli.configuration.arguments import Override
 from disback_cli.configuration.jobs import Job
 from disback_cli.configuration.runfolder import read_json
-from disback_cli.evaluation.comparable import differences
+from disback_cli.evaluation.comparable import differences, identity
 
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.csv"
@@ -54,26 +56,41 @@ def measured_differently(folders: Sequence[Path]) -> list[str]:
     stated = [(folder, summary.get("measured_with")) for folder in folders if (summary := _summary(folder))]
     known = [(folder, facts) for folder, facts in stated if isinstance(facts, Mapping)]
     for folder, facts in known[1:]:
-        found = differences(known[0][1], facts)
+        found = differences(known[0][1], facts, metrics_of(known[0][0]).keys() | metrics_of(folder).keys())
         if found:
-            return [f"{known[0][0].name} and {folder.name} were measured differently, so no numbers are shown", *found]
+            return [
+                f"{known[0][0].name} and {folder.name} were measured differently: their numbers do not compare",
+                *found,
+            ]
     return []
+
+
+def _measured_with(folder: Path) -> str:
+    """Letters that are the same for numbers that can be compared; nothing for a job that was not measured."""
+    facts = _summary(folder).get("measured_with")
+    if not isinstance(facts, Mapping):
+        return ""
+    text = json.dumps(identity(facts, metrics_of(folder).keys()), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def table(jobs: Sequence[Job]) -> list[list[str]]:
     """Header and rows: number, varying overrides, state, seconds, the metrics that all measured jobs share, folder.
 
-    Numbers that were measured differently are left out.
+    Where numbers were measured differently, there are those of any job, and a column ``measured_with`` tells them
+    apart: those with the same letters in it can be compared.
     """
     keys = varying(jobs)
     mixed = bool(measured_differently([job.folder for job in jobs]))
-    measured = {job.number: {} if mixed else metrics_of(job.folder) for job in jobs}
-    with_metrics = [metrics for metrics in measured.values() if metrics]
-    shared = [name for name in with_metrics[0] if all(name in other for other in with_metrics)] if with_metrics else []
-    rows = [["job", *keys, "state", "seconds", *shared, "folder"]]
+    measured = {job.number: metrics_of(job.folder) for job in jobs}
+    names = list(dict.fromkeys(name for metrics in measured.values() for name in metrics))
+    if not mixed:
+        names = [name for name in names if all(name in metrics for metrics in measured.values() if metrics)]
+    rows = [["job", *keys, "state", "seconds", *names, *(["measured_with"] if mixed else []), "folder"]]
     for job in jobs:
         given = {override.key: override.value or "" for override in map(Override, job.overrides)}
-        numbers = [f"{measured[job.number][name]:.6g}" if name in measured[job.number] else "" for name in shared]
+        numbers = [f"{measured[job.number][name]:.6g}" if name in measured[job.number] else "" for name in names]
+        numbers += [_measured_with(job.folder)] if mixed else []
         values = [given.get(key, "") for key in keys]
         rows.append([str(job.number), *values, job.state or "not run", f"{job.seconds:.1f}", *numbers, str(job.folder)])
     return rows

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from disback_cli.data.dataset import Dataset, ImageDataset
+from disback_cli.data.labels import check_classes
 from disback_cli.data.listing import existing
-from disback_cli.data.stored import check_classes, check_resolution
+from disback_cli.data.stored import check_resolution
 from disback_cli.data.views import view
 from disback_cli.errors import UserError
 
@@ -39,12 +40,8 @@ def npz(
     Args:
         path: the .npz file.
         use_labels: false ignores the labels, true uses them where there are any.
-        num_classes: default: the largest label plus one.
-        resolution: refuse images that are not of this height and width.
-        max_size: a random part of so many images, always the same one.
-        flip: add the mirror images, as entries n to 2n - 1.
-        name: of the data set; default: the file's name.
-        split: what the images are, for the record.
+
+    The remaining options are those of every reader: see `stored.open_stored`.
 
     Raises:
         UserError: naming the file, when it is missing, unreadable or has the wrong content.
@@ -57,8 +54,8 @@ def npz(
     label_tensor, classes = None, 0
     if labels is not None:
         _check_labels(labels, len(images), source)
+        classes = check_classes(labels.tolist(), num_classes, f"`labels` of {source}")
         label_tensor = torch.from_numpy(labels.astype(np.int64))
-        classes = check_classes(label_tensor.tolist(), num_classes, f"`labels` of {source}")
     dataset = ImageDataset(tensor, label_tensor, name=name or source.stem, split=split, num_classes=classes)
     return view(dataset, max_size=max_size, flip=flip)
 

@@ -1,13 +1,14 @@
 """Data sets held in memory and addressed by index.
 
 Both classes answer ``batch(indices) -> (x, labels)`` with x float32 in the model's range and labels one-hot float32
-or None, so nothing downstream asks whether it is looking at images or at points. Order is not decided here: see
-`sampler`.
+or None, so nothing downstream need ask whether it is looking at images or at points. Images are also handed out as
+they are stored, by `pixels`, for those who move many of them. Order is not decided here: see `sampler`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -43,6 +44,32 @@ class Dataset(Protocol):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
 
+@runtime_checkable
+class HasPixels(Protocol):
+    """A data set that hands images out as they are stored: a quarter of the bytes of `batch`."""
+
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 [B, C, H, W] and labels one-hot float32 [B, K] or None, at indices [B]."""
+        ...
+
+
+class Images(Dataset, HasPixels, Protocol):
+    """A data set of images."""
+
+
+class PixelBatches(ABC):
+    """`batch` of a data set of images, by its `pixels`."""
+
+    @abstractmethod
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 [B, C, H, W] and labels one-hot float32 [B, K] or None, at indices [B]."""
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images float32 [B, C, H, W] in [-1, 1] and labels one-hot float32 [B, K] or None, at indices [B]."""
+        pixels, labels = self.pixels(indices)
+        return to_float(pixels), labels
+
+
 def content_hash(values: Tensor, labels: Tensor | None) -> str:
     """Sha256 (64 hex digits) of dtype, shape and bytes of the values, and of the labels if there are any."""
     digest = hashlib.sha256()
@@ -73,7 +100,7 @@ def one_hot(labels: Tensor | None, indices: Tensor, num_classes: int) -> Tensor 
     return torch.nn.functional.one_hot(labels[indices], num_classes).to(torch.float32)
 
 
-class ImageDataset:
+class ImageDataset(PixelBatches):
     """Images as uint8 [N, C, H, W] with optional labels int64 [N]; the model range is [-1, 1].
 
     `sha256` is the hash of the content (pixels and labels), whatever file it came from. `num_classes` defaults to the
@@ -111,9 +138,9 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images float32 [B, C, H, W] in [-1, 1] and labels one-hot float32 [B, K] or None, at indices [B]."""
-        return to_float(self.images[indices]), one_hot(self.labels, indices, self.num_classes)
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 [B, C, H, W] and labels one-hot float32 [B, K] or None, at indices [B]."""
+        return self.images[indices], one_hot(self.labels, indices, self.num_classes)
 
 
 class PointDataset:

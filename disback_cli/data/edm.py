@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from disback_cli.data.dataset import Dataset
 from disback_cli.data.decode import is_hidden, is_picture
+from disback_cli.data.labels import is_label, parse_json, shown
 from disback_cli.data.listing import existing, files_under, name_of, zip_members
 from disback_cli.data.storage import FolderStorage, ZipStorage
 from disback_cli.data.stored import open_stored
@@ -42,13 +41,8 @@ def edm(
     Args:
         path: the ZIP archive (stored; a compressed one works and is slower) or the folder.
         use_labels: false ignores the labels, true uses them where there are any.
-        num_classes: default: the largest label plus one.
-        resolution: refuse images that are not of this height and width.
-        channels: 1 or 3; 3 also takes grey images. Default: as the first image.
-        max_size: a random part of so many images, always the same one.
-        flip: add the mirror images, as entries n to 2n - 1.
-        name: of the data set; default: the file's name.
-        split: what the images are, for the record.
+
+    The remaining options are those of every reader: see `stored.open_stored`.
 
     Raises:
         UserError: naming the file, for anything missing, damaged or contradictory.
@@ -111,10 +105,7 @@ def _storage(source: Path, files: Files, names: list[str]) -> FolderStorage | Zi
 
 def _labels(text: bytes, names: list[str], where: str) -> list[int] | None:
     """One label for each of the images, or None for ``{"labels": null}``."""
-    try:
-        content: Any = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON: {error}") from error
+    content = parse_json(text, where)
     if not isinstance(content, dict) or "labels" not in content:
         raise UserError(f'{where}: expected {{"labels": [[name, int], ...]}} or {{"labels": null}}')
     if content["labels"] is None:
@@ -124,10 +115,10 @@ def _labels(text: bytes, names: list[str], where: str) -> list[int] | None:
     listed: dict[str, int] = {}
     for position, entry in enumerate(content["labels"]):
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise UserError(f"{where}: entry {position} must be [name, int], found {json.dumps(entry)[:60]}")
+            raise UserError(f"{where}: entry {position} must be [name, int], found {shown(entry)}")
         name, label = entry[0].replace("\\", "/"), entry[1]
-        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-            raise UserError(f"{where}: the label of {name} must be an int of 0 or more, found {json.dumps(label)[:60]}")
+        if not is_label(label):
+            raise UserError(f"{where}: the label of {name} must be an int of 0 or more, found {shown(label)}")
         if listed.setdefault(name, label) != label:
             raise UserError(f"{where}: {name} has two labels, {listed[name]} and {label}")
     return _matched(listed, names, where)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 from typing import Any
 
 from disback_cli.data.dataset import Dataset
+from disback_cli.data.labels import is_label
 from disback_cli.data.listing import name_of
 from disback_cli.data.storage import hash_of_contents
 from disback_cli.data.stored import open_stored
 from disback_cli.errors import UserError
 
+log = logging.getLogger(__name__)
+
+DEFAULT_SPLIT = "train"
 SAVED_MARKS = ("state.json", "dataset_dict.json")
 
 
@@ -37,29 +42,27 @@ def huggingface(
         download: loading a name asks the Hub and downloads what is not in the local cache; nothing does so unless
             this is true. Loading scripts are never run.
         config_name: the configuration of a data set that has several.
-        split: train, test, ...; not for a folder that holds one split alone.
+        split: train, test, ...; a folder that holds one table alone has no choice, and the record then names the
+            split that the table states, or ``all``.
         image_column: where the images are.
         label_column: where the labels are; null: unlabelled.
         num_classes: default: what the column states, else the largest label plus one.
-        resolution: refuse images that are not of this height and width.
-        channels: 1 or 3; 3 also takes grey images. Default: as the first image.
-        max_size: a random part of so many images, always the same one.
-        flip: add the mirror images, as entries n to 2n - 1.
         name: of the data set; default: the folder's name, or the last part of the name on the Hub.
+
+    The remaining options are those of every reader: see `stored.open_stored`.
 
     Raises:
         UserError: the library is not installed, or anything is missing or contradictory.
     """
     source = Path(path).expanduser()
     library = _library()
-    table = _saved(library, source, split) if source.is_dir() else _named(library, path, config_name, split, download)
-    columns = list(table.column_names)
-    for option, column in (("image_column", image_column), ("label_column", label_column)):
-        if column is not None and column not in columns:
-            hint = " or null" if option == "label_column" else ""
-            raise UserError(
-                f"{path} has no column {column!r}; type dataset.{option}=NAME{hint}, of {', '.join(columns)}"
-            )
+    if source.is_dir():
+        table, split = _saved(library, source, split)
+    else:
+        table = _named(library, path, config_name, split, download)
+    _check_column(table, "image_column", image_column, path)
+    if label_column is not None:
+        _check_column(table, "label_column", label_column, path)
     if len(table) == 0:
         raise UserError(f"{path}, split {split}, is empty")
     labels, stated = (None, None) if label_column is None else _labels(table, label_column, path)
@@ -75,6 +78,14 @@ def huggingface(
         flip=flip,
         source=path,
     )
+
+
+def _check_column(table: Any, option: str, column: str, source: str) -> None:
+    """UserError unless the column is there."""
+    if column not in table.column_names:
+        wanted = "NAME or null" if option == "label_column" else "NAME"
+        held = ", ".join(table.column_names)
+        raise UserError(f"{source} has no column {column!r}; type dataset.{option}={wanted}, of {held}")
 
 
 class _Rows:
@@ -120,8 +131,8 @@ def _library() -> Any:
         raise UserError("dataset=huggingface needs the library `datasets`: pip install datasets") from error
 
 
-def _saved(library: Any, source: Path, split: str) -> Any:
-    """The table in a folder of ``save_to_disk``."""
+def _saved(library: Any, source: Path, split: str) -> tuple[Any, str]:
+    """The table in a folder of ``save_to_disk``, and which split it is."""
     if not any((source / mark).is_file() for mark in SAVED_MARKS):
         raise UserError(
             f"{source} was not written by save_to_disk (no {' or '.join(SAVED_MARKS)}); a folder of image files is "
@@ -132,10 +143,25 @@ def _saved(library: Any, source: Path, split: str) -> Any:
     except Exception as error:  # whatever the library raises, it is about these files
         raise UserError(f"{source} cannot be read by `datasets`: {error}") from error
     if not isinstance(found, dict):
-        return found
+        return found, _split_of_one(found, source, split)
     if split not in found:
         raise UserError(f"{source} has no split {split!r}; type dataset.split= one of {', '.join(found)}")
-    return found[split]
+    return found[split], split
+
+
+def _split_of_one(table: Any, source: Path, asked: str) -> str:
+    """The split that a table saved alone states, or ``all``; UserError if another one was asked for."""
+    stated = getattr(table, "split", None)
+    held = "all" if stated is None else str(stated)
+    if asked not in (held, DEFAULT_SPLIT):
+        what = "states no split" if stated is None else f"is split {held!r}"
+        raise UserError(
+            f"{source} holds one table, which {what}, not {asked!r}: leave dataset.split out, or save a DatasetDict "
+            "of several splits"
+        )
+    if stated is not None and held != asked:
+        log.warning("%s holds one table, split %r: that is what is read and recorded", source, held)
+    return held
 
 
 def _named(library: Any, name: str, config_name: str | None, split: str, download: bool) -> Any:
@@ -155,7 +181,7 @@ def _labels(table: Any, column: str, source: str) -> tuple[list[int], int | None
     """The labels, and the number of classes the column states, if any."""
     labels = list(table[column])
     for index, label in enumerate(labels):
-        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+        if not is_label(label):
             found = "no label" if label is None else f"label {str(label)[:40]!r}"
             raise UserError(
                 f"row {index} of {source}: {found} in column {column!r}, expected an int of 0 or more; choose "

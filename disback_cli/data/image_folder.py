@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from disback_cli.data.dataset import Dataset
@@ -11,6 +12,9 @@ from disback_cli.data.storage import FolderStorage
 from disback_cli.data.stored import open_stored
 from disback_cli.errors import UserError
 
+log = logging.getLogger(__name__)
+
+_SHOWN = 5  # classes named in the log
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -29,18 +33,15 @@ def image_folder(
     """Read PNG, JPEG, WebP and BMP files under a folder, sorted by name; nothing is decoded before it is asked for.
 
     Images in folders are labelled by the sorted names of the topmost folders (0, 1, ...), images right in the
-    folder are unlabelled. JPEG files carry artefacts that an FID sees: do not mix them with PNG files.
+    folder are unlabelled. Names sort as text, as in torchvision and EDM's tools: "10" comes before "2", which is
+    logged. JPEG files carry artefacts that an FID sees: do not mix them with PNG files.
 
     Args:
         path: the folder.
         use_labels: false reads class folders as one unlabelled set.
         num_classes: default: the number of class folders.
-        resolution: refuse images that are not of this height and width.
-        channels: 1 or 3; 3 also takes grey images. Default: as the first image.
-        max_size: a random part of so many images, always the same one.
-        flip: add the mirror images, as entries n to 2n - 1.
-        name: of the data set; default: the folder's name.
-        split: what the images are, for the record.
+
+    The remaining options are those of every reader: see `stored.open_stored`.
 
     Raises:
         UserError: naming the file, for anything missing, damaged or contradictory.
@@ -98,4 +99,27 @@ def _class_folders(source: Path, names: list[str]) -> dict[str, int]:
         raise UserError(
             f"the class folder {source / empty[0]} holds no images; fill or remove it, since labels count the folders"
         )
-    return {folder: label for label, folder in enumerate(sorted(with_images))}
+    classes = {folder: label for label, folder in enumerate(sorted(with_images))}
+    _tell(classes, source)
+    return classes
+
+
+def _tell(classes: dict[str, int], source: Path) -> None:
+    """Log which folder got which label; warn where names that are numbers are not the labels' order."""
+    folders = list(classes)
+    first = ", ".join(f"{folder} -> {classes[folder]}" for folder in folders[:_SHOWN])
+    more = f", ... ({len(folders)} classes)" if len(folders) > _SHOWN else ""
+    log.info("labels of %s: %s%s", source, first, more)
+    if all(folder.isascii() and folder.isdigit() for folder in folders):
+        order = sorted(folders, key=lambda folder: (len(folder.lstrip("0")), folder.lstrip("0")))
+        if order != folders:
+            moved = next(folder for folder, wanted in zip(folders, order, strict=True) if folder != wanted)
+            log.warning(
+                "the class folders of %s are numbers and are sorted as text, as in torchvision: folder %s has label "
+                "%d. For labels in the numbers' order pad the names with zeros (%s); dataset.use_labels=false reads "
+                "the images without labels",
+                source,
+                moved,
+                classes[moved],
+                order[0].zfill(max(map(len, folders))),
+            )

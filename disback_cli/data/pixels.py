@@ -13,7 +13,10 @@ def to_float(images: Tensor) -> Tensor:
     """
     if images.dtype != torch.uint8:
         raise TypeError(f"expected uint8 pixels, got {images.dtype}")
-    return images.to(torch.float32) / 127.5 - 1.0
+    # The divisor lies on the device: by a plain number CUDA multiplies with the reciprocal, which may differ from the
+    # CPU's quotient in the last bit.
+    half = torch.full((), 127.5, device=images.device)
+    return images.to(torch.float32) / half - 1.0
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disback_cli.data.dataset import Dataset, one_hot
+from disback_cli.data.dataset import Dataset, PixelBatches, one_hot
 from disback_cli.data.decode import Header, decode, header
-from disback_cli.data.pixels import to_float
+from disback_cli.data.labels import check_classes
 from disback_cli.data.storage import Storage
 from disback_cli.data.views import view
 from disback_cli.errors import UserError
@@ -28,8 +28,8 @@ _MAX_THREADS = 8
 T = TypeVar("T")
 
 
-class StoredImages:
-    """Images decoded on access: `batch` reads and decodes with a few threads, nothing is kept.
+class StoredImages(PixelBatches):
+    """Images decoded on access: `pixels` reads and decodes with a few threads, nothing is kept.
 
     The shape is that of the first image. Every image must have it: all headers are read at opening for up to 2,048
     images, an even sample of 256 for more, and every image is checked again when it is read. Grey images are repeated
@@ -85,8 +85,8 @@ class StoredImages:
     def __len__(self) -> int:
         return len(self.storage)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images float32 [B, C, H, W] in [-1, 1] and labels one-hot float32 [B, K] or None, at indices [B]."""
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 [B, C, H, W] and labels one-hot float32 [B, K] or None, at indices [B]."""
         positions = [int(index) for index in indices]
         pixels = np.empty((len(positions), *self._shape), dtype=np.uint8)
 
@@ -98,7 +98,7 @@ class StoredImages:
 
         for _ in in_threads(fill, range(len(positions))):
             pass
-        return to_float(torch.from_numpy(pixels)), one_hot(self.labels, indices, self.num_classes)
+        return torch.from_numpy(pixels), one_hot(self.labels, indices, self.num_classes)
 
     def _check_headers(self) -> None:
         n = len(self.storage)
@@ -174,7 +174,25 @@ def open_stored(
     flip: bool,
     source: str,
 ) -> Dataset:
-    """`StoredImages` with checked labels, as the view that was asked for; ``source`` is named in complaints."""
+    """`StoredImages` with checked labels, as the view that was asked for.
+
+    The readers' own options, ``dataset.KEY``, are handed on to here and described here only.
+
+    Args:
+        storage: the encoded images.
+        labels: one for each, or None.
+        name: of the data set.
+        split: what the images are, for the record.
+        num_classes: default: the largest label plus one.
+        resolution: refuse images that are not of this height and width.
+        channels: 1 or 3; 3 also takes grey images. Default: as the first image.
+        max_size: a random part of so many images, always the same one.
+        flip: add the mirror images, as entries n to 2n - 1.
+        source: what is named in complaints.
+
+    Raises:
+        UserError: labels or images are not as they must be.
+    """
     classes = 0 if labels is None else check_classes(labels, num_classes, source)
     images = StoredImages(
         storage,
@@ -186,15 +204,3 @@ def open_stored(
         channels=channels,
     )
     return view(images, max_size=max_size, flip=flip)
-
-
-def check_classes(labels: Sequence[int], num_classes: int | None, source: str) -> int:
-    """Number of classes: ``num_classes`` or the largest label plus one; UserError for labels outside."""
-    low, high = min(labels), max(labels)
-    if low < 0:
-        raise UserError(f"{source}: label {low} of image {labels.index(low)} is negative; classes count from 0")
-    if num_classes is not None and high >= num_classes:
-        raise UserError(
-            f"{source}: label {high} does not fit dataset.num_classes={num_classes}; labels are 0..{num_classes - 1}"
-        )
-    return high + 1 if num_classes is None else num_classes

@@ -7,15 +7,15 @@ import hashlib
 import torch
 from torch import Tensor
 
-from disback_cli.data.dataset import Dataset
+from disback_cli.data.dataset import Dataset, Images, PixelBatches
 from disback_cli.data.sampler import epoch_order
 from disback_cli.errors import UserError
 
 
-class Subset:
-    """Some entries of a data set, in the order of `indices` [n]; `sha256` is that of the whole with the choice."""
+class Subset(PixelBatches):
+    """Some images of a data set, in the order of `indices` [n]; `sha256` is that of the whole with the choice."""
 
-    def __init__(self, whole: Dataset, indices: Tensor) -> None:
+    def __init__(self, whole: Images, indices: Tensor) -> None:
         self.whole = whole
         self.indices = indices
         self.name = whole.name
@@ -31,18 +31,18 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """As the whole set's, at positions [B] of the subset."""
-        return self.whole.batch(self.indices[indices])
+        return self.whole.pixels(self.indices[indices])
 
 
-class Mirrored:
+class Mirrored(PixelBatches):
     """A data set of images followed by its mirror images: entry n + i is entry i, left and right exchanged.
 
     This is what EDM's ``--xflip`` trains on. `plain` is the set without them, which reference statistics are made of.
     """
 
-    def __init__(self, plain: Dataset) -> None:
+    def __init__(self, plain: Images) -> None:
         if len(plain.shape) != 3:
             raise ValueError(f"only images [C, H, W] can be mirrored, {plain.name} has samples {plain.shape}")
         self.plain = plain
@@ -59,12 +59,12 @@ class Mirrored:
     def __len__(self) -> int:
         return 2 * len(self.plain)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images float32 [B, C, H, W] in [-1, 1] and their labels, at indices [B] in 0..2n-1."""
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 [B, C, H, W] and their labels, at indices [B] in 0..2n-1."""
         n = len(self.plain)
         if bool((indices >= 2 * n).any()):
             raise IndexError(f"indices of {self.name} end at {2 * n - 1}, got {int(indices.max())}")
-        x, labels = self.plain.batch(indices % n)
+        x, labels = self.plain.pixels(indices % n)
         mirrored = (indices >= n).reshape(-1, 1, 1, 1)
         return torch.where(mirrored, x.flip(-1), x), labels
 
@@ -74,7 +74,7 @@ def unmirrored(dataset: Dataset) -> Dataset:
     return dataset.plain if isinstance(dataset, Mirrored) else dataset
 
 
-def view(dataset: Dataset, *, max_size: int | None = None, flip: bool = False) -> Dataset:
+def view(dataset: Images, *, max_size: int | None = None, flip: bool = False) -> Images:
     """The data set, or a part of it, or that with its mirror images.
 
     ``max_size`` images are the first of a shuffled order that is the same for everyone, so a smaller part lies within

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from disback_cli.data.dataset import Dataset
+from disback_cli.data.labels import is_label, label_in_text, parse_json, shown
 from disback_cli.data.listing import name_of
 from disback_cli.data.storage import TarStorage
 from disback_cli.data.stored import open_stored
@@ -38,13 +39,9 @@ def webdataset(
         path: a folder of .tar files, one of them, a glob pattern, or a brace pattern such as ``train-{000..012}.tar``.
         use_labels: false ignores the labels, true uses them where there are any.
         label_key: entry of the ``.json`` that holds the label.
-        num_classes: default: the largest label plus one.
-        resolution: refuse images that are not of this height and width.
-        channels: 1 or 3; 3 also takes grey images. Default: as the first image.
-        max_size: a random part of so many images, always the same one.
-        flip: add the mirror images, as entries n to 2n - 1.
         name: of the data set; default: the name of the folder or of the first shard.
-        split: what the images are, for the record.
+
+    The remaining options are those of every reader: see `stored.open_stored`.
 
     Raises:
         UserError: naming shard and sample, for anything missing, damaged or contradictory.
@@ -112,22 +109,18 @@ def _all_or_none(labels: list[int | None], storage: TarStorage, wanted: bool) ->
 
 def _label(sample: Sample, label_key: str, shard: str) -> int | None:
     """The label from ``.cls``, else from ``.json``, else None."""
-    label: object
+    label: Any
     if "cls" in sample.files:
         member = sample.files["cls"]
-        text = member.content.decode(errors="replace").strip()
-        label = int(text) if text.isascii() and text.isdigit() else text
+        label = label_in_text(member.content.decode(errors="replace").strip())
     elif "json" in sample.files:
         member = sample.files["json"]
-        try:
-            content = json.loads(member.content)
-        except ValueError as error:
-            raise UserError(f"{member.name} in {shard}: not valid JSON: {error}") from error
+        content = parse_json(member.content, f"{member.name} in {shard}")
         if not isinstance(content, dict) or label_key not in content:
             return None
         label = content[label_key]
     else:
         return None
-    if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-        raise UserError(f"{member.name} in {shard}: the label must be an int of 0 or more, found {str(label)[:40]!r}")
-    return label
+    if not is_label(label):
+        raise UserError(f"{member.name} in {shard}: the label must be an int of 0 or more, found {shown(label)}")
+    return int(label)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from disback_cli.data.dataset import Dataset
+from disback_cli.data.dataset import Dataset, HasPixels
+from disback_cli.data.pixels import to_float
 from disback_cli.data.sampler import indices
 from disback_cli.denoisers.protocol import Denoiser, expand_sigma
 from disback_cli.distillation.losses import denoising_loss
@@ -54,13 +55,20 @@ class Pretraining(Stage):
         """EDM's loss on this iteration's samples."""
         first, count = self.share
         chosen = indices(self.random.seed, iteration * self.batch_size + first, count, len(self.dataset))
-        x, labels = self.dataset.batch(chosen)
-        x = x.to(self.device)
+        x, labels = self._samples(chosen)
         labels = labels.to(self.device) if self.denoiser.label_dim and labels is not None else None
         sigma = self.law.quantile(self.uniform("sigma"))
         noisy = x + expand_sigma(sigma, x) * self.normal("noise", self.denoiser.shape)
         loss = denoising_loss(self.denoiser(noisy, sigma, labels), x, sigma, self.denoiser.sigma_data)
         return {"loss": loss}, {}
+
+    def _samples(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Samples [B, ...] on the device; images travel there as uint8. Labels are where the data set has them."""
+        if isinstance(self.dataset, HasPixels):
+            pixels, labels = self.dataset.pixels(chosen)
+            return to_float(pixels.to(self.device)), labels
+        x, labels = self.dataset.batch(chosen)
+        return x.to(self.device), labels
 
     def after_step(self) -> None:
         """Average the weights."""

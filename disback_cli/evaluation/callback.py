@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from disback_cli.evaluation.comparable import require_same_metrics
 from disback_cli.evaluation.measure import Measured, Sampler, collect, measure
 from disback_cli.evaluation.suite import EvaluationSuite
 from disback_cli.reporting.pictures import save_samples
@@ -81,12 +82,34 @@ class Evaluation(StageCallback):
     def state_dict(self) -> dict[str, Any]:
         """The first measurement is part of the result, wherever the run was interrupted."""
         measured = {"first": self.first, "latest": self.latest}
-        return {"count": self.count, **{k: asdict(v) if v else None for k, v in measured.items()}}
+        measured_with = None if self.suite is None else self.suite.provenance()
+        return {
+            "count": self.count,
+            "measured_with": measured_with,
+            **{k: asdict(v) if v else None for k, v in measured.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the measurements."""
+        """Take up the measurements; they stand in one table with those to come, so they must be alike.
+
+        Raises:
+            UserError: the run was measured with other metrics, or differently.
+        """
         self.count = state_dict["count"]
-        self.first, self.latest = (Measured(**v) if (v := state_dict[k]) else None for k in ("first", "latest"))
+        first, latest = (Measured(**v) if (v := state_dict[k]) else None for k in ("first", "latest"))
+        earlier = latest or first
+        if earlier is None:
+            return
+        if self.suite is None:
+            log.info("metrics=none: the measurements of the run so far are left out of its result")
+            return
+        if state_dict.get("measured_with") is None:
+            log.warning("the checkpoint does not say how the run was measured, so its earlier numbers are left out")
+            return
+        require_same_metrics(
+            state_dict["measured_with"], list(earlier.metrics), self.suite.provenance(), list(self.suite.names)
+        )
+        self.first, self.latest = first, latest
 
     def run(self, trainer: pl.Trainer, stage: Stage) -> Measured | None:
         """One measurement, into the row and as a picture; never of numbers that are not finite."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,20 @@ class FeatureExtractor(Protocol):
     def to(self, device: torch.device | str) -> None:
         """Move the weights, in place."""
         ...
+
+
+def require_fitting(extractor: FeatureExtractor, shape: tuple[int, ...], whose: str) -> None:
+    """Raise UserError unless the extractor looks at samples of this shape; `whose`: who has them, for the message."""
+    shown = f"{whose} samples of shape {tuple(shape)}"
+    if extractor.takes_uint8 and len(shape) != 3:
+        raise UserError(f"{extractor.name} looks at images, {shown}; choose metrics=points")
+    if not extractor.takes_uint8 and len(shape) == 3:
+        raise UserError(f"{extractor.name} looks at points, {shown}; choose metrics=inception, or digits for 1x8x8")
+    # an extractor of the user's own may leave it out
+    why_not: Callable[[tuple[int, ...]], str | None] | None = getattr(extractor, "why_not", None)
+    reason = None if why_not is None else why_not(tuple(shape))
+    if reason is not None:
+        raise UserError(f"{shown}, but {reason}")
 
 
 @contextlib.contextmanager
@@ -95,12 +109,12 @@ class DigitsFeatures(_NetworkFeatures):
         network, self.sha256 = digits_classifier.load_shipped()
         super().__init__(network)
 
+    def why_not(self, shape: tuple[int, ...]) -> str | None:
+        """Why images of this shape cannot be looked at; None if they can."""
+        return None if shape == (1, 8, 8) else f"{self.name} takes images [1, 8, 8]; choose metrics=inception"
+
     def _prepare(self, images: Tensor) -> Tensor:
-        if tuple(images.shape[1:]) != (1, 8, 8):
-            raise UserError(
-                f"the digits extractor takes images [1, 8, 8], these are {list(images.shape[1:])}; "
-                "choose another metrics.extractor"
-            )
+        require_fitting(self, tuple(images.shape[1:]), "these are")
         return images.to(torch.float32) / 127.5 - 1.0
 
 
@@ -119,13 +133,16 @@ class InceptionFeatures(_NetworkFeatures):
     def __init__(self, *, weights: str | Path | None = None, resize: ResizerName = "tf_bilinear") -> None:
         if resize not in RESIZERS:
             raise UserError(f"there is no resizer {resize!r}; metrics.extractor.resize can be {', '.join(RESIZERS)}")
-        self.resize = resize
+        self.resize: str = resize
         network, self.sha256 = load_inception(weights)
         super().__init__(network)
 
+    def why_not(self, shape: tuple[int, ...]) -> str | None:
+        """Why images of this shape cannot be looked at; None if they can."""
+        return None if shape[0] in (1, 3) else f"{self.name} takes images of 1 or 3 channels"
+
     def _prepare(self, images: Tensor) -> Tensor:
-        if images.shape[1] not in (1, 3):
-            raise UserError(f"Inception takes images of 1 or 3 channels, these have {images.shape[1]}")
+        require_fitting(self, tuple(images.shape[1:]), "these are")
         resized = RESIZERS[self.resize](images.to(torch.float32), inception.INPUT_SIZE)
         return resized.expand(-1, 3, -1, -1)
 
@@ -141,6 +158,11 @@ class PointFeatures:
 
     def __init__(self, *, feature_dim: int = 2) -> None:
         self.feature_dim = feature_dim
+
+    def why_not(self, shape: tuple[int, ...]) -> str | None:
+        """Why points of this shape cannot be looked at; None if they can."""
+        known = f"metrics.extractor.feature_dim={self.feature_dim} takes points of {self.feature_dim} numbers"
+        return None if shape == (self.feature_dim,) else f"{known}; give the number that they have"
 
     def to(self, device: torch.device | str) -> None:
         """Nothing to move."""

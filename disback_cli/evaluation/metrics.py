@@ -18,9 +18,20 @@ if TYPE_CHECKING:
     from disback_cli.evaluation.reference import ReferenceStatistics
 
 
+# Shares up to which negative numbers are rounding: of the largest eigenvalue; and of the sum of the traces, where each
+# of the roots that are subtracted may be wrong by the root of the float64 precision.
+_ROUNDING = 1e-6
+_ROUNDING_OF_ROOTS = 1e-4
+
+
 def symmetric_root(matrix: Tensor) -> Tensor:
-    """Square root [d, d] of a symmetric matrix [d, d]; eigenvalues that rounding made negative count as zero."""
+    """Square root [d, d] of a symmetric matrix [d, d]; eigenvalues that rounding made negative count as zero.
+
+    Raises ValueError for more negative ones.
+    """
     values, vectors = torch.linalg.eigh(matrix)
+    if len(values) and bool(values[0] < -_ROUNDING * values.abs().max()):
+        raise ValueError(f"a covariance has no negative eigenvalues, this matrix has {float(values[0]):.4g}")
     root: Tensor = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
     return root
 
@@ -102,6 +113,8 @@ class FrechetDistance(_ExactMetric):
         mean_term = (mu - self._mu.to(device)).square().sum()
         traces = sigma.trace() + self._sigma.to(device).trace()
         distance: Tensor = mean_term + traces - 2.0 * eigenvalues.clamp(min=0.0).sqrt().sum()
+        if bool(distance < -_ROUNDING_OF_ROOTS * traces):
+            raise ValueError(f"the Fréchet distance came out as {float(distance):.4g}: the reference is no covariance")
         return distance.clamp(min=0.0)  # rounding may take the distance of a set to itself below zero
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from disback_cli.data.dataset import Dataset
+from disback_cli.data.dataset import Dataset, HasPixels
 from disback_cli.data.pixels import to_uint8
 from disback_cli.data.sampler import epoch_order
 from disback_cli.data.views import unmirrored
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 Provenance = dict[str, Any]
 _UNREADABLE = (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 PROVENANCE_KEYS = ("dataset", "split", "sha256", "n", "shape", "extractor", "extractor_sha256", "resize")
+ROUNDING = 1e-6
+"""Negative eigenvalues and asymmetry up to this share of the largest number are rounding; beyond it, a mistake."""
 MAX_FEATURES = 50_000
 """Features kept of a data set for KID, precision and recall; of a larger set a random part that is always the same."""
 
@@ -65,6 +67,11 @@ class ReferenceStatistics:
             arrays.append(self.features)
         if not all(np.isfinite(array).all() for array in arrays):
             raise ValueError("mu, sigma and features must be finite")
+        largest = float(np.abs(self.sigma).max(initial=0.0))
+        if float(np.abs(self.sigma - self.sigma.T).max(initial=0.0)) > ROUNDING * largest:
+            raise ValueError("sigma is not symmetric, so it is no covariance")
+        if float(self.sigma.diagonal().min(initial=0.0)) < -ROUNDING * largest:
+            raise ValueError("sigma has negative numbers on its diagonal, so it is no covariance")
 
     @property
     def feature_dim(self) -> int:
@@ -80,17 +87,30 @@ class ReferenceStatistics:
         write_atomically(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
         return target
 
+    def require_covariance(self) -> None:
+        """Raise ValueError if sigma has negative eigenvalues; takes a second for 2048 features.
+
+        A Fréchet distance to such a reference would come out too small, as far as 0.
+        """
+        eigenvalues = np.linalg.eigvalsh(self.sigma)
+        if eigenvalues[0] < -ROUNDING * np.abs(eigenvalues).max():
+            raise ValueError(f"sigma has negative eigenvalues, as low as {eigenvalues[0]:.4g}, so it is no covariance")
+
     @classmethod
-    def load(cls, path: str | Path, *, features: bool = False) -> ReferenceStatistics:
+    def load(cls, path: str | Path, *, features: bool = False, own: bool = False) -> ReferenceStatistics:
         """Read an npz of ours or of EDM's; UserError if it is missing, damaged or holds something else.
 
-        `features`: read those too, where the file has them; they are large.
+        `features`: read those too, where the file has them; they are large. `own`: the file is from our own cache,
+        which saves the time of :meth:`require_covariance`.
         """
         source = Path(path).expanduser()
         if not source.is_file():
             raise UserError(f"no reference statistics at {source}: expected a .npz with mu [d] and sigma [d, d]")
         try:
-            return cls._read(source, features)
+            statistics = cls._read(source, features)
+            if not own:
+                statistics.require_covariance()
+            return statistics
         except _UNREADABLE as error:
             raise UserError(f"{source} holds no reference statistics (mu [d], sigma [d, d]): {error}") from error
 
@@ -170,8 +190,12 @@ def _kept(n: int) -> torch.Tensor:
 
 def _features_at(dataset: Dataset, extractor: FeatureExtractor, indices: torch.Tensor) -> torch.Tensor:
     """Features [B, d] of the samples at these indices, where the extractor works."""
-    x, _ = dataset.batch(indices)
-    found, _ = extractor(to_uint8(x) if extractor.takes_uint8 else x)
+    if extractor.takes_uint8 and isinstance(dataset, HasPixels):
+        samples, _ = dataset.pixels(indices)
+    else:
+        samples, _ = dataset.batch(indices)
+        samples = to_uint8(samples) if extractor.takes_uint8 else samples
+    found, _ = extractor(samples)
     if found.shape != (len(indices), extractor.feature_dim):
         raise ValueError(f"{extractor.name} gave features {list(found.shape)}, expected [B, {extractor.feature_dim}]")
     return found
@@ -221,7 +245,7 @@ def _usable(path: Path, wanted: Provenance, extractor: FeatureExtractor, feature
     if not path.is_file():
         return None
     try:
-        found = ReferenceStatistics.load(path, features=features)
+        found = ReferenceStatistics.load(path, features=features, own=True)
     except UserError as error:
         log.warning("cached reference is unusable, computing it again: %s", error)
         return None

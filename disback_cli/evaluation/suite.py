@@ -12,8 +12,10 @@ from disback_cli.data.dataset import Dataset
 from disback_cli.data.pixels import to_uint8
 from disback_cli.errors import UserError
 from disback_cli.evaluation import kernel_distance, neighbourhoods
+from disback_cli.evaluation.comparable import words_for_features
 from disback_cli.evaluation.feature_bank import FeatureBank
 from disback_cli.evaluation.features import FeatureExtractor
+from disback_cli.evaluation.inception import FEATURE_DIM
 from disback_cli.evaluation.metrics import FrechetDistance, InceptionScore, SlicedWasserstein
 from disback_cli.evaluation.reference import Provenance, ReferenceStatistics, cached
 
@@ -232,8 +234,8 @@ def open_reference(
         statistics = ReferenceStatistics.load(statistics, features=features)
     if statistics.feature_dim != extractor.feature_dim:
         raise UserError(
-            f"the reference has {statistics.feature_dim} features, "
-            f"the extractor {extractor.name} has {extractor.feature_dim}"
+            f"the reference has {statistics.feature_dim} features, the extractor {extractor.name} has "
+            f"{extractor.feature_dim}{_advice(statistics)}"
         )
     if features and statistics.features is None:
         raise UserError(
@@ -243,13 +245,26 @@ def open_reference(
         )
     stated = statistics.provenance
     if stated.get("extractor") is None:
-        log.warning(
-            "reference %s does not say which extractor and resizer made it, nor of how many samples; taken on trust",
-            stated.get("dataset"),
-        )
+        if statistics is not reference:  # said once, when the file is opened
+            log.warning(
+                "reference %s does not say which extractor and resizer made it, nor of how many samples; "
+                "taken on trust",
+                stated.get("dataset"),
+            )
         return statistics
     asked = {"extractor": extractor.name, "extractor_sha256": extractor.sha256, "resize": extractor.resize}
     for key, own in asked.items():
         if stated.get(key) != own:
-            raise UserError(f"the reference was made with {key} {stated.get(key)}, this evaluation uses {own}")
+            raise UserError(
+                f"the reference was made with {key} {stated.get(key)}, this evaluation uses {own}{_advice(statistics)}"
+            )
     return statistics
+
+
+def _advice(statistics: ReferenceStatistics) -> str:
+    """What to type so that the features are those of a reference; nothing where that is unknown."""
+    stated = statistics.provenance
+    if stated.get("extractor") is None and statistics.feature_dim == FEATURE_DIM:
+        return "; for a reference of Inception features give metrics=inception metrics.extractor.weights=FILE"
+    words = words_for_features(stated.get("extractor"), stated.get("resize"))
+    return f"; for its features give {' '.join(words)}" if words else ""

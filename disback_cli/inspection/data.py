@@ -70,6 +70,9 @@ def _told(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
 
 
 def _statistics(file: Path) -> Report:
+    from disback_cli.evaluation.comparable import words_for_features
+    from disback_cli.evaluation.features import InceptionFeatures
+    from disback_cli.evaluation.inception import FEATURE_DIM
     from disback_cli.evaluation.reference import ReferenceStatistics
 
     statistics = ReferenceStatistics.load(file)
@@ -83,7 +86,10 @@ def _statistics(file: Path) -> Report:
     describe_file(report, file)
     if statistics.n is None:
         report.notes.append("The file does not say of what it was made: compare only figures that were measured alike.")
-    report.next.append(command("evaluate", "student=RUN", ("metrics.reference", file)))
+    words = words_for_features(known.get("extractor"), known.get("resize"), "INCEPTION_FILE")
+    if known.get("extractor") is None and statistics.feature_dim == FEATURE_DIM:
+        words = words_for_features(InceptionFeatures.name, None, "INCEPTION_FILE")
+    report.next.append(command("evaluate", "student=RUN", *words, ("metrics.reference", file)))
     return report
 
 

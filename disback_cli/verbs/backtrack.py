@@ -54,7 +54,7 @@ def _open_path(cfg: DictConfig, teacher: Teacher, schedule: Schedule) -> Degrada
             "first, give path=RUN, or take schedule=endpoint, which needs none"
         )
     path = DegradationPath(cfg.path)
-    path.require_teacher(teacher.name, teacher.hash)
+    path.require_teacher(teacher.name, teacher.hash, teacher.spec)
     reached = schedule.teacher_from(path.last)
     if reached >= cfg.iterations:
         raise UserError(
@@ -164,10 +164,22 @@ def _finish(
     }
     metrics = dict(evaluation.latest.metrics) if evaluation.latest else {}
     facts: dict[str, Any] = {
-        "teacher": {"name": teacher.name, "hash": teacher.hash, "licence": teacher.licence},
+        "teacher": teacher.identity(),
         "objective": plain(cfg.objective),
         "schedule": plain(cfg.schedule),
-        "path": str(path.folder) if path else None,
+        # the recording's name: this goes along with a published student, where its place means nothing
+        "path": _name_of_recording(path) if path else None,
+        "training": {
+            "batch_size": cfg.batch_size,
+            "iterations": cfg.iterations,
+            "lr": plain(cfg.lr),
+            # without a law of its own the generator step uses the fake score's
+            "noise": {"fake": plain(cfg.noise.fake), "generator": plain(cfg.noise.get("generator") or cfg.noise.fake)},
+            "optimizer": plain(cfg.optimizer),
+            "ema": plain(cfg.ema),
+            "share_draw": cfg.share_draw,
+            "seed": cfg.seed,
+        },
         "targets": [{"iteration": iteration, "node": node} for iteration, node in stage.switches],
         "cost": cost,
         "metrics": metrics,
@@ -178,9 +190,20 @@ def _finish(
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
     _draw_grid(session, teacher, stage, with_teacher=evaluation.suite is not None)
     session.write_summary(
-        {**facts, "teacher_metrics": teacher_metrics, "generators": _rows(teacher, stage, evaluation)}
+        {
+            **facts,
+            "path": str(path.folder) if path else None,
+            "teacher_metrics": teacher_metrics,
+            "generators": _rows(teacher, stage, evaluation),
+        }
     )
     _tell(session, teacher, stage, evaluation)
+
+
+def _name_of_recording(path: DegradationPath) -> str:
+    """Name of the run that recorded a path, or of the path's folder where that was copied alone."""
+    folder = path.folder.resolve()
+    return folder.parent.name if folder.name == "path" else folder.name
 
 
 def _draw_grid(session: Session, teacher: Teacher, stage: Backtracking, with_teacher: bool) -> None:
@@ -238,13 +261,13 @@ def _tell(session: Session, teacher: Teacher, stage: Backtracking, evaluation: E
     rows = _rows(teacher, stage, evaluation)
     folder = shown_path(session.folder)
     if rows:
-        columns = [name for name in rows[0] if not name.startswith("is_std")]
+        columns = [name for name in dict.fromkeys(key for row in rows for key in row) if not name.startswith("is_std")]
         heads = [name.replace("_", " ") if name.endswith(("image", "second")) else name for name in columns]
-        text = table(heads, [[row[name] for name in columns] for row in rows])
+        text = table(heads, [[row.get(name) for name in columns] for row in rows])
+        if evaluation.suite is not None:
+            text = f"{text}\n\n{describe_measurement(evaluation.suite.provenance())}"
         write_bytes(session.folder / "table.txt", f"{text}\n".encode())
         print(f"\n{text}\n")
-        if evaluation.suite is not None:
-            print(f"{describe_measurement(evaluation.suite.provenance())}\n")
     print(f"student:  {folder}/student")
     print(f"pictures: {folder}/grid.png  {folder}/curves.png")
     print(f"numbers:  {folder}/summary.json  {folder}/metrics.csv")

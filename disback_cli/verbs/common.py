@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
+from disback_cli.configuration.arguments import Override
 from disback_cli.configuration.entry import remove_if_empty, user_error_behind
 from disback_cli.configuration.options import Metrics
 from disback_cli.data.dataset import Dataset
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.errors import UserError
-from disback_cli.evaluation.features import FeatureExtractor
+from disback_cli.evaluation.features import FeatureExtractor, require_fitting
 from disback_cli.evaluation.measure import EvaluationNoise
 from disback_cli.evaluation.reference import ReferenceStatistics
 from disback_cli.evaluation.suite import EvaluationSuite, open_reference
@@ -119,7 +120,9 @@ def plan_suite(cfg: DictConfig, shape: tuple[int, ...], source: str | None = Non
     settings = Metrics(**plain(cfg.metrics))
     if settings.n == 0:
         return None
+    whose = source or f"the teacher {cfg.teacher.name} makes"
     extractor = build_extractor(cfg)
+    require_fitting(extractor, shape, whose)
     if settings.reference is None:
         return SuitePlan(settings, extractor, build_dataset(cfg, shape, source), None)
     features = settings.kid or settings.precision_recall
@@ -128,7 +131,7 @@ def plan_suite(cfg: DictConfig, shape: tuple[int, ...], source: str | None = Non
     if stated is not None and tuple(stated) != tuple(shape):
         raise UserError(
             f"metrics.reference={settings.reference} was made of samples of shape {tuple(stated)}, "
-            f"{source or f'the teacher {cfg.teacher.name} makes'} {tuple(shape)}"
+            f"{whose} {tuple(shape)}"
         )
     return SuitePlan(settings, extractor, None, reference)
 
@@ -147,6 +150,19 @@ def build_suite(cfg: DictConfig, shape: tuple[int, ...]) -> EvaluationSuite | No
     """What is measured of samples of this shape, or None with ``metrics=none``; see :func:`plan_suite`."""
     plan = plan_suite(cfg, shape)
     return None if plan is None else plan.build()
+
+
+def refuse_typed(keys: Sequence[str], reason: str) -> None:
+    """Raise UserError if one of these keys, or one below it, was typed: an option that is ignored misleads.
+
+    Args:
+        keys: dotted keys or groups, ``metrics.n``.
+        reason: why they have no meaning.
+    """
+    for word in HydraConfig.get().overrides.task:
+        key = Override(word).key
+        if any(key == refused or key.startswith(f"{refused}.") for refused in keys):
+            raise UserError(f"{word} would be ignored: {reason}; leave it out")
 
 
 def evaluation_noise(teacher: Teacher, device: torch.device) -> EvaluationNoise:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
+    from disback_cli.data.dataset import Dataset
     from disback_cli.evaluation.measure import Measured, Sampler
     from disback_cli.evaluation.suite import EvaluationSuite
 
@@ -29,7 +30,7 @@ class Subject:
         sampler: its samples by index.
         shape: of one sample.
         evaluations: network evaluations a sample costs; None for images that are there already.
-        available: how many samples there are; None for as many as one likes.
+        images: the images that are there already; None for a generator, which makes as many as one likes.
         facts: where it came from, plain JSON values.
     """
 
@@ -37,7 +38,7 @@ class Subject:
     sampler: Sampler
     shape: tuple[int, ...]
     evaluations: int | None
-    available: int | None
+    images: Dataset | None
     facts: dict[str, Any]
 
 
@@ -50,16 +51,23 @@ def work(cfg: DictConfig) -> None:
     from disback_cli.reporting.pictures import save_samples
     from disback_cli.runtime.processes import rank_and_world
     from disback_cli.runtime.workers import workers
-    from disback_cli.verbs.common import one_shot, plan_suite
+    from disback_cli.verbs.common import one_shot, plan_suite, refuse_typed
 
     launch = instantiate(cfg.trainer)
     filed_under = None if cfg.images is None else "images"
     with one_shot(cfg, "evaluate", None, several=True, filed_under=filed_under) as folder:
+        refuse_typed(("trainer.max_batch",), "metrics.batch_size= is what `disback evaluate` takes at a time")
         subject = _subject(cfg, launch.device)
-        plan = plan_suite(cfg, subject.shape, None if cfg.images is None else f"images={cfg.images} holds")
+        plan = plan_suite(cfg, subject.shape, _whose(cfg))
         if plan is None:
-            raise UserError("metrics=none measures nothing; choose metrics=digits, points or inception")
+            raise UserError(
+                "metrics.n=0 (or metrics=none) measures nothing; choose metrics=digits, points or inception"
+            )
+        if cfg.metrics.get("reference") is not None:
+            refuse_typed(("dataset",), "metrics.reference= is what is measured against, so dataset= has no meaning")
         n = _count(cfg, subject)
+        if subject.images is not None:
+            subject = _drawn(cfg, subject, subject.images, n * cfg.ranges)
         with workers(launch):
             suite = plan.build(n).to(launch.device)
             parts = measure_ranges(subject.sampler, suite, cfg.metrics.batch_size, cfg.ranges, "measuring")
@@ -93,8 +101,41 @@ def _images(cfg: DictConfig) -> Subject:
     facts = {"images": str(cfg.images), "name": data.name, "count": len(data), "sha256": data.sha256}
     return Subject(
         "images", lambda first, count: data.batch(torch.arange(first, first + count))[0],
-        tuple(data.shape), None, len(data), facts,
+        tuple(data.shape), None, data, facts,
     )  # fmt: skip
+
+
+def _whose(cfg: DictConfig) -> str:
+    """Who has the samples that are measured, for messages."""
+    if cfg.images is not None:
+        return f"images={cfg.images} holds"
+    if cfg.student.folder is not None:
+        return f"the student {cfg.student.folder} makes"
+    return f"the teacher {cfg.teacher.name} makes"
+
+
+def _drawn(cfg: DictConfig, subject: Subject, images: Dataset, wanted: int) -> Subject:
+    """The images to be measured: all in their order, or where that is too many a random part that is always the same.
+
+    The first ones would not do, because folders are often sorted by class.
+    """
+    from dataclasses import replace
+
+    from disback_cli.data.sampler import epoch_order
+
+    found = len(images)
+    if wanted == found and cfg.ranges == 1:
+        return replace(subject, facts={**subject.facts, "measured": f"all {found} images"})
+    order = epoch_order(0, 0, found)
+    part = f"{wanted} of {found} images, a fixed random part" if wanted < found else f"all {found} images"
+    if cfg.ranges > 1:
+        part += f", shared out at random over {cfg.ranges} ranges"
+    log.info("images=%s: measuring %s", cfg.images, part)
+    return replace(
+        subject,
+        sampler=lambda first, count: images.batch(order[first : first + count])[0],
+        facts={**subject.facts, "measured": part},
+    )
 
 
 def _count(cfg: DictConfig, subject: Subject) -> int:
@@ -109,16 +150,17 @@ def _count(cfg: DictConfig, subject: Subject) -> int:
     from disback_cli.errors import UserError
 
     wanted: int = cfg.metrics.n
-    if subject.available is None or wanted * cfg.ranges <= subject.available:
+    if subject.images is None or wanted * cfg.ranges <= len(subject.images):
         return wanted
-    possible = subject.available // cfg.ranges
+    available = len(subject.images)
+    possible = available // cfg.ranges
     insists = any(Override(word).key == "metrics.n" for word in HydraConfig.get().overrides.task)
     if insists or possible < 2:
         raise UserError(
-            f"images={cfg.images} holds {subject.available} images, metrics.n={wanted} with ranges={cfg.ranges} takes "
+            f"images={cfg.images} holds {available} images, metrics.n={wanted} with ranges={cfg.ranges} takes "
             f"{wanted * cfg.ranges}; give metrics.n={possible} or less"
         )
-    log.info("images=%s holds %d images: n = %d", cfg.images, subject.available, possible)
+    log.info("images=%s holds %d images: n = %d", cfg.images, available, possible)
     return possible
 
 
@@ -131,37 +173,46 @@ def _report(cfg: DictConfig, folder: Path, subject: Subject, suite: EvaluationSu
     from disback_cli.runtime.session import SUMMARY_FILE, shown_path
 
     facts = suite.provenance()
-    speed = None if subject.evaluations is None else parts[0].samples_per_second
+    speeds = [None if subject.evaluations is None else part.samples_per_second for part in parts]
     summary: dict[str, Any] = {
         "verb": "evaluate",
         "generator": subject.facts,
         "evaluations_per_image": subject.evaluations,
-        "images_per_second": speed,
+        "images_per_second": speeds[0],
         "metrics": over_ranges(parts),
         "measured_with": {**facts, "seed": cfg.seed, "ranges": cfg.ranges},
     }
     if len(parts) > 1:
-        summary["ranges"] = [{"first": i * suite.n, "n": suite.n, **part.metrics} for i, part in enumerate(parts)]
+        summary["ranges"] = [
+            {"first": i * suite.n, "n": suite.n, **part.metrics, "images_per_second": speeds[i]}
+            for i, part in enumerate(parts)
+        ]
     write_json(folder / SUMMARY_FILE, summary)
-    print(f"\n{table(*_rows(subject, suite, parts, speed))}\n")
+    print(f"\n{table(*_rows(subject, suite, parts, speeds))}\n")
+    if "measured" in subject.facts:
+        print(f"images: {subject.facts['measured']}")
     print(describe_measurement(facts))
     print(f"numbers: {shown_path(folder)}/{SUMMARY_FILE}")
 
 
 def _rows(
-    subject: Subject, suite: EvaluationSuite, parts: list[Measured], speed: float | None
+    subject: Subject, suite: EvaluationSuite, parts: list[Measured], speeds: list[float | None]
 ) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the table: one row, or one for each range with their best and their mean."""
     from disback_cli.evaluation.measure import over_ranges
 
     names = list(parts[0].metrics)
-    cost = [subject.evaluations, speed]
     columns = ["generator", *names, "evaluations per image", "images per second"]
     if len(parts) == 1:
-        return columns, [[subject.name, *parts[0].metrics.values(), *cost]]
+        return columns, [[subject.name, *parts[0].metrics.values(), subject.evaluations, speeds[0]]]
     found = over_ranges(parts)
     rows: list[list[Any]] = [
-        [f"{subject.name}, samples {i * suite.n}..{(i + 1) * suite.n - 1}", *part.metrics.values(), *cost]
+        [
+            f"{subject.name}, samples {i * suite.n}..{(i + 1) * suite.n - 1}",
+            *part.metrics.values(),
+            subject.evaluations,
+            speeds[i],
+        ]
         for i, part in enumerate(parts)
     ]
     best = [found.get(f"{name}_min", found.get(f"{name}_max")) for name in names]

@@ -56,7 +56,7 @@ def build_generator(cfg: DictConfig, device: torch.device, label: int | None = N
         noise = EvaluationNoise(cfg.seed, shape, classes, device, label)
         facts = {
             "student": str(cfg.student.folder),
-            "weights_hash": config["weights_hash"],
+            "weights_hash": config.get("weights_hash"),
             "teacher": config.get("teacher"),
         }
         decoder, _ = load_decoder(student_place(cfg.student.folder))

@@ -99,6 +99,7 @@ def _finish(
     from hydra.core.hydra_config import HydraConfig
 
     from disback_cli.denoisers.folder import save_model
+    from disback_cli.evaluation.comparable import describe_measurement
     from disback_cli.files import write_bytes
     from disback_cli.reporting.cards import teacher_card
     from disback_cli.reporting.curves import draw_curves
@@ -128,9 +129,14 @@ def _finish(
     card = teacher_card(facts, parameters, cfg.save_as, dict(cfg.teacher.sampler))
     write_bytes(folder / "README.md", card.encode())
     draw_curves(session.folder / "metrics.csv", session.folder / "curves.png")
-    session.write_summary({"teacher": cfg.teacher.name, "metrics": metrics, "cost": cost})
+    measured_with = facts["measured_with"]
+    session.write_summary(
+        {"teacher": cfg.teacher.name, "metrics": metrics, "measured_with": measured_with, "cost": cost}
+    )
     for name, value in metrics.items():
         print(f"{name}: {value:.4g}")
+    if metrics and measured_with is not None:
+        print(describe_measurement(measured_with))
     print(f"teacher:  {shown_path(folder)}")
     print(f"next:     disback record teacher=folder teacher.folder={shown_path(folder)}")
 

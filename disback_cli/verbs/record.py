@@ -49,6 +49,7 @@ def work(cfg: DictConfig) -> None:
             spacing=cfg.spacing,
             iterations=cfg.iterations,
             probe_samples=cfg.probe_samples,
+            at_once=session.launch.max_batch,
         )
         session.run(stage, Telemetry(cfg.log_every), [recorder], recorder.steps)
         if session.main:
@@ -60,6 +61,7 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
 
     from hydra.core.hydra_config import HydraConfig
 
+    from disback_cli.configuration.arguments import places
     from disback_cli.distillation.student_folder import save_student
     from disback_cli.evaluation.measure import collect, one_step_sampler
     from disback_cli.reporting.curves import draw_curves
@@ -79,9 +81,7 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
         cfg.batch_size,
         {
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "teacher": {
-                "name": teacher.name, "hash": teacher.hash, "denoiser": teacher.spec, "licence": teacher.licence,
-            },
+            "teacher": {**teacher.identity(), "denoiser": teacher.spec},
             "teacher_choice": choices["teacher"],
             "choices": {group: choices.get(group) for group in ("teacher", "student", "noise/fake")},
             "student": stage.student.settings(),
@@ -93,6 +93,7 @@ def _finish(session: Session, cfg: DictConfig, teacher: Teacher, stage: Recordin
             },
             "cost": cost,
             "overrides": list(hydra.overrides.task),
+            "places": places({"teacher": session.config["teacher"]}),
         },
     )  # fmt: skip
     save_student(session.folder / "untrained_student", stage.student, teacher, {})

@@ -19,11 +19,12 @@ def work(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from disback_cli.runtime.session import shown_path
-    from disback_cli.verbs.common import one_shot
+    from disback_cli.verbs.common import one_shot, refuse_typed
     from disback_cli.verbs.generators import build_generator
 
     launch = instantiate(cfg.trainer)
     with one_shot(cfg, "sample", cfg.out) as folder:
+        refuse_typed(("trainer.max_batch",), "batch_size= is what `disback sample` takes at a time")
         generator = build_generator(cfg, launch.device, cfg.label)
         _draw(cfg, generator, folder)
         print(f"{cfg.n} samples of the {generator.name}, {generator.evaluations} network evaluations each")

@@ -123,7 +123,7 @@ def test_the_table_shows_what_varies_and_the_shared_numbers(tmp_path: Path) -> N
     assert sweeptable.as_text(rows).splitlines()[0].split() == rows[0]
 
 
-def test_numbers_that_were_measured_differently_are_left_out(tmp_path: Path) -> None:
+def test_numbers_that_were_measured_differently_are_told_apart(tmp_path: Path) -> None:
     sweep = []
     for number, resize in enumerate(["tf_bilinear", "tf_bilinear", "clean"]):
         folder = tmp_path / str(number)
@@ -133,8 +133,25 @@ def test_numbers_that_were_measured_differently_are_left_out(tmp_path: Path) -> 
         sweep.append(Job(number, (f"seed={number}",), folder, [], state="done"))
     assert "fid_2k" in sweeptable.table(sweep[:2])[0], "other samples are what a sweep compares"
     assert sweeptable.measured_differently([job.folder for job in sweep[:2]]) == []
-    assert "fid_2k" not in sweeptable.table(sweep)[0]
+    assert "measured_with" not in sweeptable.table(sweep[:2])[0]
+    head, *rows = sweeptable.table(sweep)
+    assert [row[head.index("fid_2k")] for row in rows] == ["1", "1", "1"], "no number is lost"
+    told = [row[head.index("measured_with")] for row in rows]
+    assert told[0] == told[1] != told[2] and all(told)
     assert sweeptable.measured_differently([job.folder for job in sweep]) == [
-        "0 and 2 were measured differently, so no numbers are shown",
+        "0 and 2 were measured differently: their numbers do not compare",
         "resize: tf_bilinear against clean",
     ]
+
+
+def test_splits_matter_to_the_inception_score_alone_and_names_of_a_reference_to_nothing(tmp_path: Path) -> None:
+    def job(name: str, number: str, **facts: object) -> Path:
+        (tmp_path / name).mkdir()
+        summary = {"metrics": {number: 1.0}, "measured_with": {"n": 2048, "reference_sha256": "a", **facts}}
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+        return tmp_path / name
+
+    fid, other_fid = job("a", "fid_2k", splits=10), job("b", "fid_2k", splits=1, reference_dataset="other name")
+    assert sweeptable.measured_differently([fid, other_fid]) == []
+    score, other_score = job("c", "is_2k", splits=10), job("d", "is_2k", splits=1)
+    assert sweeptable.measured_differently([score, other_score])[1] == "splits: 10 against 1"

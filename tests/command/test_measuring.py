@@ -27,6 +27,9 @@ def reference(place: Workplace) -> Path:
     """Statistics that two processes computed together, with features."""
     words = ("stats", "dataset=npz", "dataset.path=digits.npz", "metrics.batch_size=100", "out=reference.npz")
     done = succeeded(place(*words, "metrics.kid=true", *TWO_PROCESSES))
+    with np.load(place.folder / "reference.npz") as archive:
+        moments = {name: archive[name] for name in ("mu", "sigma", "provenance")}
+    np.savez(place.folder / "moments.npz", **moments)
     assert "digits train, 600 samples of shape [1, 8, 8]" in done.stdout
     assert "metrics.reference=reference.npz" in done.stdout
     return place.folder / "reference.npz"
@@ -75,6 +78,21 @@ def test_images_are_measured_alike_by_one_and_by_two(place: Workplace, reference
     assert place.run_of("evaluate", "two").parent.name == "images"
 
 
+def test_of_more_images_a_random_part_is_measured(place: Workplace, reference: Path) -> None:
+    """The first ones by name are no fair part of a set that is sorted by class."""
+    images = digits()
+    assert images.labels is not None
+    by_class = images.images[:600][images.labels[:600].argsort()].permute(0, 2, 3, 1).numpy()
+    np.savez(place.folder / "sorted.npz", images=by_class)
+    done = succeeded(
+        place("evaluate", "images=sorted.npz", f"metrics.reference={reference}", "metrics.n=200", "runs=part")
+    )
+    summary = load(place.run_of("evaluate", "part") / "summary.json")
+    assert summary["generator"]["measured"] == "200 of 600 images, a fixed random part"
+    assert "200 of 600 images, a fixed random part" in done.stderr and "a fixed random part" in done.stdout
+    assert summary["metrics"]["fid_200"] < 6 and summary["metrics"]["is_200"] > 4, "all classes are there"
+
+
 def test_a_set_is_at_no_distance_from_its_own_statistics(place: Workplace, reference: Path) -> None:
     succeeded(place("evaluate", "images=digits.npz", f"metrics.reference={reference}", "runs=own"))
     assert load(place.run_of("evaluate", "own") / "summary.json")["metrics"]["fid_600"] < 1e-6
@@ -102,10 +120,16 @@ def test_what_cannot_be_measured(place: Workplace, reference: Path) -> None:
             "images=large.npz",
             f"metrics.reference={reference}",
             *TWO_PROCESSES,
-        ): "samples of shape (1, 8, 8)",
-        ("evaluate", "images=digits.npz", "metrics.reference=alone.npz", "metrics.kid=true"): "holds none",
+        ): "samples of shape (1, 16, 16)",
+        ("evaluate", "images=digits.npz", "metrics.reference=moments.npz", "metrics.kid=true"): "holds none",
         ("evaluate", "images=digits.npz", "metrics.kid=yes please"): "metrics.kid=yes please: must be true or false",
+        ("evaluate", "images=digits.npz", "metrics=points"): "looks at points, images=",
+        ("evaluate", "teacher=gmm_2d", "metrics=digits"): "looks at images, the teacher gmm_2d makes samples",
+        ("evaluate", "images=digits.npz", "metrics.reference=moments.npz", "dataset=digits"): "would be ignored",
         ("stats", "dataset=gmm_2d"): "looks at images, ring8 has samples of shape (2,)",
+        ("stats", "metrics=points"): "looks at points, digits has samples of shape (1, 8, 8)",
+        ("stats", "out=runs"): "try out=",
+        ("stats", "metrics.n=100"): "metrics.n=100 would be ignored",
         ("stats", "metrics.reference=reference.npz"): "metrics.reference= is what this verb makes",
     }
     calls = [lambda words=words: place(*words, "runs=refused") for words in faults]

@@ -82,6 +82,8 @@ def test_labels_go_by_name_not_by_order(tmp_path: Path, write: Write) -> None:
         (b'{"labels": [["00000/img00000000.png", true]]}', "must be an int"),
         (b'{"labels": [["00000/img00000000.png", -1]]}', "0 or more, found -1"),
         (b'{"labels": [["00000/img00000000.png", 1], ["00000/img00000000.png", 2]]}', "two labels, 1 and 2"),
+        (b"[" * 100_000, "not valid JSON: nested too deeply"),
+        (b'{"labels": [' + b"[" * 400 + b"]" * 400 + b"]}", r"entry 0 must be \[name, int\], found a list"),
         (b'{"labels": []}', "7 of 7 images have no label, the first is 00000/img00000000.png.*use_labels=false"),
     ],
 )
@@ -108,6 +110,16 @@ def test_label_file_and_images_must_agree(tmp_path: Path, write: Write) -> None:
 def test_number_of_classes_is_checked(tmp_path: Path, write: Write) -> None:
     with pytest.raises(UserError, match=r"label 4 does not fit dataset.num_classes=3"):
         edm(path=str(write(tmp_path, edm_files(IMAGES, LABELS))), num_classes=3)
+
+
+@pytest.mark.parametrize("label", [10**6, 10**9, 2**70, 10**4000])
+def test_labels_beyond_reason_are_refused(tmp_path: Path, label: int) -> None:
+    path = str(write_zip(tmp_path / "set.zip", edm_files(IMAGES, [0, label, *LABELS[2:]])))
+    with pytest.raises(UserError, match=r"label \d+ of image 1 makes more than 1,000,000 classes"):
+        edm(path=path)
+    assert edm(path=path, use_labels=False).num_classes == 0
+    with pytest.raises(UserError, match="num_classes=2000000 makes more than 1,000,000 classes"):
+        edm(path=str(write_zip(tmp_path / "fine.zip", edm_files(IMAGES, LABELS))), num_classes=2_000_000)
 
 
 def test_sizes_are_checked(tmp_path: Path, write: Write) -> None:

@@ -1,7 +1,8 @@
-"""Hugging Face's data sets, through a stand-in for the library `datasets`."""
+"""Hugging Face's data sets, through a stand-in for the library `datasets`, and through itself where installed."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -30,7 +31,7 @@ class Table:
     """As much of the library's table as is used."""
 
     def __init__(self, columns: dict[str, list[Any]], features: dict[str, Any]) -> None:
-        self.columns, self.features = columns, features
+        self.columns, self.features, self.split = columns, features, None
 
     @property
     def column_names(self) -> list[str]:
@@ -91,7 +92,7 @@ def saved(tmp_path: Path, library: Any) -> str:
 def test_a_saved_folder(saved: str, library: Any) -> None:
     data = huggingface(path=saved, image_column="img")
     assert isinstance(data, Dataset)
-    assert (data.name, data.split, data.shape, data.num_classes) == ("flowers", "train", (3, 8, 8), 4)
+    assert (data.name, data.split, data.shape, data.num_classes) == ("flowers", "all", (3, 8, 8), 4)
     assert np.array_equal(pixels_of(data), IMAGES) and labels_of(data) == LABELS
     assert library.asked == []
     bare = huggingface(path=saved, image_column="img", label_column=None, flip=True)
@@ -104,6 +105,18 @@ def test_splits_of_a_saved_dict(tmp_path: Path, library: Any) -> None:
     assert len(huggingface(path=str(tmp_path / "dict"), image_column="img")) == 5
     with pytest.raises(UserError, match="no split 'test'; type dataset.split= one of train"):
         huggingface(path=str(tmp_path / "dict"), image_column="img", split="test")
+
+
+def test_a_table_saved_alone_is_the_split_it_states(saved: str, table: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UserError, match="one table, which states no split, not 'test': leave dataset.split out"):
+        huggingface(path=saved, image_column="img", split="test")
+    table.split = "test"
+    assert huggingface(path=saved, image_column="img", split="test").split == "test"
+    assert "holds one table" not in caplog.text
+    assert huggingface(path=saved, image_column="img").split == "test"
+    assert "holds one table, split 'test': that is what is read" in caplog.text
+    with pytest.raises(UserError, match="one table, which is split 'test', not 'validation'"):
+        huggingface(path=saved, image_column="img", split="validation")
 
 
 def test_a_name_downloads_only_when_allowed(library: Any) -> None:
@@ -157,7 +170,7 @@ def test_folders_that_are_none_and_empty_tables(tmp_path: Path, saved: str, tabl
     with pytest.raises(UserError, match="was not written by save_to_disk .* dataset=image_folder"):
         huggingface(path=str(tmp_path))
     table.columns = {name: [] for name in table.columns}
-    with pytest.raises(UserError, match="split train, is empty"):
+    with pytest.raises(UserError, match="split all, is empty"):
         huggingface(path=saved, image_column="img")
 
 
@@ -165,3 +178,27 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="needs the library `datasets`: pip install datasets"):
         huggingface(path="anything")
+
+
+def test_the_library_itself(tmp_path: Path) -> None:
+    real = pytest.importorskip("datasets")
+    features = real.Features({"image": real.Image(), "label": real.ClassLabel(num_classes=4)})
+    cells = [{"bytes": encoded(image), "path": None} for image in IMAGES]
+    arrow = pytest.importorskip("pyarrow").table({"image": cells, "label": LABELS}, schema=features.arrow_schema)
+    # With a fingerprint given the library need not find one, which takes a dill that fits the rest.
+    in_memory = importlib.import_module("datasets.table").InMemoryTable(arrow)
+    table = real.Dataset(in_memory, info=real.DatasetInfo(features=features), fingerprint="five")
+    table.save_to_disk(str(tmp_path / "alone"))
+    real.DatasetDict({"train": table, "test": table.select([3, 1])}).save_to_disk(str(tmp_path / "dict"))
+    alone = huggingface(path=str(tmp_path / "alone"))
+    assert (alone.name, alone.split, alone.num_classes) == ("alone", "all", 4)
+    assert np.array_equal(pixels_of(alone), IMAGES) and labels_of(alone) == LABELS
+    with pytest.raises(UserError, match="states no split, not 'test'"):
+        huggingface(path=str(tmp_path / "alone"), split="test")
+    test = huggingface(path=str(tmp_path / "dict"), split="test")
+    assert test.split == "test" and labels_of(test) == [2, 0] and np.array_equal(pixels_of(test), IMAGES[[3, 1]])
+    assert huggingface(path=str(tmp_path / "dict")).sha256 == alone.sha256
+    with pytest.raises(UserError, match="no split 'val'; type dataset.split= one of train, test"):
+        huggingface(path=str(tmp_path / "dict"), split="val")
+    with pytest.raises(UserError, match="type dataset.download=true"):
+        huggingface(path="user/flowers")

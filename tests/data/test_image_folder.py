@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,25 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     )
     assert isinstance(data, Dataset) and data.name == "pets" and data.num_classes == 3
     assert np.array_equal(pixels_of(data), IMAGES) and labels_of(data) == [0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("numbers", [range(12), range(8, 11), ["7", "007b", "10"], ["00", "01", "10"], ["1", "2", "3"]])
+def test_numbers_sort_as_text_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, numbers: list[int | str]
+) -> None:
+    names = [str(number) for number in numbers]
+    files = {f"{name}/a.png": encoded(image) for name, image in zip(names, some_images(12), strict=False)}
+    with caplog.at_level(logging.INFO, "disback_cli"):
+        data = image_folder(path=str(write_folder(tmp_path / "set", files)))
+    assert np.array_equal(pixels_of(data), some_images(12)[[names.index(name) for name in sorted(names)]])
+    assert labels_of(data) == list(range(len(names)))
+    assert f"set: {sorted(names)[0]} -> 0, {sorted(names)[1]} -> 1, " in caplog.text
+    assert ("... (12 classes)" in caplog.text) == (len(names) == 12)
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warned) == (len(names) == 12 or "9" in names)
+    for message in warned:
+        assert ("folder 10 has label 2" if len(names) == 12 else "folder 10 has label 0") in message
+        assert "dataset.use_labels=false" in message and ("(00)" if len(names) == 12 else "(08)") in message
 
 
 def test_without_labels_at_any_depth(tmp_path: Path) -> None:

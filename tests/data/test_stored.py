@@ -73,6 +73,8 @@ def test_by_index_is_what_is_there_in_sequence(lazy: Any) -> None:
     one_by_one = torch.cat([lazy.batch(index[None])[0] for index in order])
     assert torch.equal(lazy.batch(order)[0], one_by_one)
     assert lazy.batch(torch.empty(0, dtype=torch.int64))[0].shape == (0, 3, 8, 8)
+    pixels, _ = lazy.pixels(order)
+    assert pixels.dtype == torch.uint8 and np.array_equal(pixels.numpy(), whole[order.numpy()])
     with pytest.raises(IndexError):
         lazy.batch(torch.tensor([40]))
 

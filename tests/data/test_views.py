@@ -6,7 +6,8 @@ import pytest
 import torch
 from image_files import some_images
 
-from disback_cli.data.dataset import Dataset, ImageDataset
+from disback_cli.data.dataset import Dataset, HasPixels, ImageDataset
+from disback_cli.data.pixels import to_float
 from disback_cli.data.points import ring
 from disback_cli.data.views import Mirrored, Subset, unmirrored, view
 from disback_cli.errors import UserError
@@ -32,6 +33,17 @@ def test_mirrored_is_the_set_and_then_its_mirror_images(plain: ImageDataset) -> 
     assert data.sha256 not in (plain.sha256, "") and data.sha256 == Mirrored(plain).sha256
     with pytest.raises(IndexError, match="end at 19"):
         data.batch(torch.tensor([20]))
+
+
+def test_pixels_are_those_of_the_batches_and_stay_bytes(plain: ImageDataset) -> None:
+    for data in (plain, view(plain, flip=True), view(plain, max_size=4), view(plain, max_size=4, flip=True)):
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+        assert isinstance(data, HasPixels)
+        pixels, labels = data.pixels(order)
+        x, batch_labels = data.batch(order)
+        assert pixels.dtype == torch.uint8 and torch.equal(to_float(pixels), x)
+        assert labels is not None and batch_labels is not None and torch.equal(labels, batch_labels)
+    assert not isinstance(ring(n=4), HasPixels)
 
 
 def test_points_have_no_mirror_image() -> None:

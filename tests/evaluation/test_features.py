@@ -26,7 +26,7 @@ def test_digits_features_know_the_digits() -> None:
 
 def test_digits_features_refuse_other_images() -> None:
     extractor = DigitsFeatures()
-    with pytest.raises(UserError, match="metrics.extractor"):
+    with pytest.raises(UserError, match="choose metrics=inception"):
         extractor(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     with pytest.raises(ValueError, match="uint8"):
         extractor(torch.zeros(2, 1, 8, 8))

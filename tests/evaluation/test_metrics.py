@@ -51,6 +51,13 @@ def test_fid_of_correlated_gaussians_in_closed_form() -> None:
     assert float(metric.compute()) == pytest.approx(float(a.trace() + b.trace() - 2 * root), rel=1e-10)
 
 
+def test_a_reference_that_is_no_covariance_gives_no_distance() -> None:
+    metric = FrechetDistance(2, ReferenceStatistics(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]]), 100))
+    metric.update(normal(50, 2, 0))
+    with pytest.raises(ValueError, match="no negative eigenvalues"):
+        metric.compute()
+
+
 def test_fid_of_a_set_with_itself_and_with_its_shift() -> None:
     x = normal(400, 8, 1) + 3.0
     metric = FrechetDistance(8, statistics(x))

@@ -16,7 +16,7 @@ from disback_cli.data.views import Mirrored
 from disback_cli.errors import UserError
 from disback_cli.evaluation import reference
 from disback_cli.evaluation.comparable import describe_measurement, refuse_mixing
-from disback_cli.evaluation.features import DigitsFeatures, PointFeatures
+from disback_cli.evaluation.features import DigitsFeatures, PointFeatures, require_fitting
 from disback_cli.evaluation.reference import ReferenceStatistics, cached, compute, default_cache
 from disback_cli.evaluation.suite import EvaluationSuite, count_suffix
 
@@ -92,7 +92,9 @@ def test_the_fields_npz_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture
     loaded = ReferenceStatistics.load(tmp_path / "cifar10-32x32.npz")
     assert loaded.n is None and loaded.provenance["dataset"] == "cifar10-32x32" and loaded.provenance["sha256"]
     suite = EvaluationSuite(DigitsFeatures(), n=64, reference=tmp_path / "cifar10-32x32.npz")
-    assert "taken on trust" in caplog.text
+    assert caplog.text.count("taken on trust") == 1
+    EvaluationSuite(DigitsFeatures(), n=64, reference=loaded)
+    assert caplog.text.count("taken on trust") == 1, "said once, when the file is opened"
     assert suite.provenance()["reference_n"] is None
     assert measure(suite, draw(64))["fid_64"] > 0
 
@@ -162,9 +164,43 @@ def test_unreadable_references_are_named(tmp_path: Path) -> None:
         ReferenceStatistics.load(tmp_path / "shape.npz")
 
 
+def test_a_matrix_that_is_no_covariance_is_refused(tmp_path: Path) -> None:
+    """Against one, the distance would be too small, and for a negated one 0."""
+    own = compute(digits(), DigitsFeatures())
+    values, vectors = np.linalg.eigh(own.sigma)
+    values[0] = -0.01 * values[-1]
+    indefinite = (vectors * values) @ vectors.T
+    faults = {
+        "negative numbers on its diagonal": -own.sigma,
+        "not symmetric": np.triu(own.sigma),
+        "negative eigenvalues": (indefinite + indefinite.T) / 2,
+    }
+    for reason, sigma in faults.items():
+        np.savez(tmp_path / "wrong.npz", mu=own.mu, sigma=sigma)
+        with pytest.raises(UserError, match=reason):
+            ReferenceStatistics.load(tmp_path / "wrong.npz")
+    singular = np.outer(own.mu, own.mu)
+    np.savez(tmp_path / "singular.npz", mu=own.mu, sigma=singular)
+    assert ReferenceStatistics.load(tmp_path / "singular.npz").feature_dim == 64, "few samples give a singular one"
+
+
+def test_shapes_that_an_extractor_cannot_look_at() -> None:
+    faults = [
+        (PointFeatures(), (1, 8, 8), "points looks at points, mine are samples of shape .1, 8, 8.; choose metrics=inc"),
+        (PointFeatures(), (3,), "feature_dim=2 takes points of 2 numbers"),
+        (DigitsFeatures(), (2,), "looks at images, mine are samples of shape .2,.; choose metrics=points"),
+        (DigitsFeatures(), (3, 32, 32), r"takes images \[1, 8, 8\]; choose metrics=inception"),
+    ]
+    for extractor, shape, message in faults:
+        with pytest.raises(UserError, match=message):
+            require_fitting(extractor, shape, "mine are")
+    require_fitting(PointFeatures(), (2,), "mine are")
+    require_fitting(DigitsFeatures(), (1, 8, 8), "mine are")
+
+
 def test_a_foreign_reference_is_refused() -> None:
     reference = compute(ring(n=100), PointFeatures())
-    with pytest.raises(UserError, match="features"):
+    with pytest.raises(UserError, match="has 2 features.*for its features give metrics=points"):
         EvaluationSuite(DigitsFeatures(), n=100, reference=reference)
     own = compute(digits(), DigitsFeatures())
     stale = ReferenceStatistics(own.mu, own.sigma, own.n, {**own.provenance, "extractor_sha256": "0" * 64})
