@@ -30,6 +30,8 @@ def work(cfg: DictConfig) -> None:
         print(f"{cfg.n} samples of the {generator.name}, {generator.evaluations} network evaluations each")
         print(f"picture: {shown_path(folder)}/grid.png")
         print(f"samples: {shown_path(folder)}/samples.npz")
+        if cfg.png and len(generator.shape) == 3:
+            print(f"images:  {shown_path(folder)}/png")
 
 
 def _draw(cfg: DictConfig, generator: Generator, folder: Path) -> None:
