@@ -102,6 +102,8 @@ def download(wanted: Wanted, *, retries: int = 5, timeout: float = 60.0) -> str:
             except _Dropped as error:
                 failures = 1 if file.tell() > before else failures + 1
                 if failures > retries:
+                    if file.tell() == 0:
+                        wanted.part.unlink(missing_ok=True)  # nothing came that another call could go on from
                     raise UserError(_given_up(wanted, file.tell(), error)) from error
                 wait = max(error.wait, min(2.0 ** (failures - 1), _LONGEST_WAIT))
                 _say(f"{wanted.target.name}: {error}; trying again in {wait:.0f} s at {megabytes(file.tell())}")

@@ -214,3 +214,10 @@ def test_a_line_of_progress_tells_rate_and_time_left():
     assert progress.line(10.0) == "net.pkl 100.0 of 200.0 MB (50 %), 8.0 MB/s, 0:12 left"
     assert ByteProgress("x", None).line(1.0) == "x 0.0 MB, 0.0 MB/s"
     assert (megabytes(812), megabytes(1_500_000), megabytes(223_100_000)) == ("812 bytes", "1.50 MB", "223.1 MB")
+
+
+def test_nothing_is_left_of_a_download_that_never_began(tmp_path):
+    wanted = Wanted("http://127.0.0.1:9/net.pkl", tmp_path / "net.pkl")
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        download(wanted, retries=0, timeout=5)
+    assert [file.name for file in tmp_path.iterdir() if file.stat().st_size == 0] == []
