@@ -24,6 +24,7 @@ from disback_cli.configuration.trust import trusted_modules
 from disback_cli.denoisers.allocation import bounded_by
 from disback_cli.denoisers.build import TARGET, build
 from disback_cli.denoisers.json_objects import read_json_object
+from disback_cli.denoisers.kinds import DECODER
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of, write_bytes, write_json
@@ -261,7 +262,7 @@ def _require(network: Any, kind: type[nn.Module], what: str) -> None:
 
 def save_decoder(folder: str | os.PathLike[str], spec: Mapping[str, Any], decoder: nn.Module) -> None:
     """Write the decoder of a latent model beside its denoiser, as the model folder ``<folder>/decoder``."""
-    save_model(Path(folder) / DECODER_FOLDER, spec, decoder.state_dict(), {"kind": "disback-decoder"})
+    save_model(Path(folder) / DECODER_FOLDER, spec, decoder.state_dict(), {"kind": DECODER})
 
 
 def load_decoder(folder: str | os.PathLike[str]) -> tuple[nn.Module | None, dict[str, Any] | None]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from disback_cli.denoisers.folder import CONFIG_FILE, load_model, resolve_folder, save_decoder, save_model
+from disback_cli.denoisers.kinds import STUDENT
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.teachers import Teacher
 from disback_cli.distillation.students import OneStepStudent
 from disback_cli.errors import UserError
-
-KIND = "disback-student"
 
 
 def save_student(folder: Path, student: OneStepStudent, teacher: Teacher, facts: dict[str, Any]) -> None:
@@ -25,7 +24,7 @@ def save_student(folder: Path, student: OneStepStudent, teacher: Teacher, facts:
         facts: cost, metrics, ...; plain JSON values.
     """
     config = {
-        "kind": KIND,
+        "kind": STUDENT,
         "student": student.settings(),
         "teacher": teacher.identity(),
         **facts,
@@ -83,7 +82,7 @@ def load_student(location: str) -> tuple[OneStepStudent, dict[str, Any]]:
     place = student_place(location)
     denoiser, config = load_model(str(place))
     settings = config.get("student")
-    if config.get("kind") != KIND or not isinstance(settings, dict) or settings.get("kind") != "one_step":
+    if config.get("kind") != STUDENT or not isinstance(settings, dict) or settings.get("kind") != "one_step":
         raise UserError(
             f"{place} is a model folder, but not of a one-step student; use teacher=folder teacher.folder={place}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from disback_cli.denoisers.kinds import STUDENT
 from disback_cli.denoisers.open_source import Place, built_without_memory, open_source
 from disback_cli.denoisers.source import NetworkSource
 from disback_cli.denoisers.tensor_files import dtypes_in, entries_of
@@ -20,7 +21,6 @@ _TITLES = {
     "diffusers": "a network in diffusers' format",
     "model-folder": "a model folder of disback",
 }
-_STUDENT = "disback-student"
 _MOST_ARGUMENTS = 24
 
 
@@ -130,7 +130,7 @@ def _describe_origin(report: Report, source: NetworkSource) -> None:
 def _describe_document(report: Report, document: Mapping[str, Any]) -> None:
     """What our own config.json says besides the network."""
     settings, teacher = document.get("student"), document.get("teacher")
-    if document.get("kind") == _STUDENT and isinstance(settings, Mapping):
+    if document.get("kind") == STUDENT and isinstance(settings, Mapping):
         report.kind, report.title = "student", "a one-step student of disback"
         report.add(
             "asked_at", settings.get("sigma_init"), f"noise level {settings.get('sigma_init')}, one evaluation a sample"

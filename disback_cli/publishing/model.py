@@ -13,15 +13,14 @@ from torch import Tensor
 
 from disback_cli.denoisers.folder import CONFIG_FILE, build_network, resolve_folder, weights_hash
 from disback_cli.denoisers.json_objects import parse_json_object
+from disback_cli.denoisers.kinds import STUDENT, TEACHER
 from disback_cli.denoisers.open_source import built_without_memory, find_network, open_source
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.source import DecoderSource, NetworkSource
-from disback_cli.distillation.student_folder import KIND as STUDENT
 from disback_cli.distillation.student_folder import sigma_init_of
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of
 
-TEACHER = "disback-teacher"
 # The entry of a single file's metadata that holds what config.json holds in a folder.
 METADATA_KEY = "disback"
 # What save_model writes itself, and so is not carried over.

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from disback_cli.denoisers.folder import DECODER_FOLDER, WEIGHTS_FILE, load_model, save_model, weights_hash
+from disback_cli.denoisers.kinds import DECODER
 from disback_cli.errors import UserError
 from disback_cli.files import write_atomically, write_bytes
 from disback_cli.publishing.cards import folder_card
@@ -39,7 +40,7 @@ def write_folder(model: Model, root: Path, dtype: str | None) -> None:
     _compare(load_file(root / WEIGHTS_FILE), weights)
     if model.decoder is not None:
         inner = in_precision(model.decoder.weights, dtype)
-        save_model(root / DECODER_FOLDER, model.decoder.spec, inner, {"kind": "disback-decoder"}, dtype=stored)
+        save_model(root / DECODER_FOLDER, model.decoder.spec, inner, {"kind": DECODER}, dtype=stored)
         _compare(load_file(root / DECODER_FOLDER / WEIGHTS_FILE), inner)
     write_bytes(root / "README.md", folder_card(model, weights).encode())
 

@@ -99,6 +99,7 @@ def _finish(
     from hydra.core.hydra_config import HydraConfig
 
     from disback_cli.denoisers.folder import save_model
+    from disback_cli.denoisers.kinds import TEACHER
     from disback_cli.evaluation.comparable import describe_measurement
     from disback_cli.files import write_bytes
     from disback_cli.reporting.cards import teacher_card
@@ -112,7 +113,7 @@ def _finish(
         "seconds": round(stage.seconds, 1),
     }
     facts: dict[str, Any] = {
-        "kind": "disback-teacher",
+        "kind": TEACHER,
         "name": cfg.teacher.name,
         "dataset": data,
         "command": " ".join(["disback", "pretrain", *HydraConfig.get().overrides.task]),

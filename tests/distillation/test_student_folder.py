@@ -7,7 +7,8 @@ import pytest
 
 from disback_cli.denoisers.folder import save_model
 from disback_cli.denoisers.gaussian_mixture import MixtureDenoiser
-from disback_cli.distillation.student_folder import KIND, load_student
+from disback_cli.denoisers.kinds import STUDENT
+from disback_cli.distillation.student_folder import load_student
 from disback_cli.errors import UserError
 from disback_cli.publishing.model import read_model
 
@@ -16,7 +17,7 @@ SPEC = {"_target_": "disback_cli.denoisers.gaussian_mixture.MixtureDenoiser", "h
 
 @pytest.fixture
 def folder(tmp_path):
-    config = {"kind": KIND, "student": {"kind": "one_step", "sigma_init": 2.5}}
+    config = {"kind": STUDENT, "student": {"kind": "one_step", "sigma_init": 2.5}}
     return save_model(tmp_path / "student", SPEC, MixtureDenoiser(hidden=8).state_dict(), config)
 
 
