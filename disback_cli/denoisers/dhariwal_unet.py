@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from disback_cli.denoisers.embeddings import PositionalEmbedding, network_labels
 from disback_cli.denoisers.layers import BlockSettings, Conv2d, GroupNorm, Init, Linear, UNetBlock, check_levels
+from disback_cli.denoisers.unet_levels import fill_decoder, fill_encoder
 
 _EPS = 1e-5
 _CHANNELS_PER_HEAD = 64
@@ -86,53 +88,12 @@ class DhariwalUNet(nn.Module):
         attention = frozenset(int(resolution) for resolution in attn_resolutions)
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
-        skips = self._build_encoder(widths, num_blocks, attention, settings)
-        self._build_decoder(widths, num_blocks, attention, skips, settings)
+        block = partial(UNetBlock, settings=settings)
+        stem = Conv2d(in_channels, widths[0], 3, init=settings.init)
+        skips = fill_encoder(self.enc, img_resolution, stem, widths[0], widths, num_blocks, attention, block)
+        fill_decoder(self.dec, img_resolution, widths, num_blocks, attention, skips, block)
         self.out_norm = GroupNorm(widths[0], _EPS)
         self.out_conv = Conv2d(widths[0], out_channels, 3, init=zero)
-
-    def _build_encoder(
-        self, widths: list[int], num_blocks: int, attention: frozenset[int], settings: BlockSettings
-    ) -> list[int]:
-        """Fill ``self.enc``; returns the channels of the skip connections, in the order they are made."""
-        channels = widths[0]
-        stem = Conv2d(self.in_channels, channels, 3, init=settings.init)
-        self.enc[f"{self.img_resolution}x{self.img_resolution}_conv"] = stem
-        skips = [channels]
-        for level, width in enumerate(widths):
-            size = self.img_resolution >> level
-            if level:
-                self.enc[f"{size}x{size}_down"] = UNetBlock(channels, channels, settings, down=True)
-                skips.append(channels)
-            for index in range(num_blocks):
-                block = UNetBlock(channels, width, settings, attention=size in attention)
-                self.enc[f"{size}x{size}_block{index}"] = block
-                channels = width
-                skips.append(channels)
-        return skips
-
-    def _build_decoder(
-        self,
-        widths: list[int],
-        num_blocks: int,
-        attention: frozenset[int],
-        skips: list[int],
-        settings: BlockSettings,
-    ) -> None:
-        """Fill ``self.dec``; consumes ``skips`` from its end."""
-        channels = widths[-1]
-        deepest = len(widths) - 1
-        for level in range(deepest, -1, -1):
-            size = self.img_resolution >> level
-            if level == deepest:
-                self.dec[f"{size}x{size}_in0"] = UNetBlock(channels, channels, settings, attention=True)
-                self.dec[f"{size}x{size}_in1"] = UNetBlock(channels, channels, settings)
-            else:
-                self.dec[f"{size}x{size}_up"] = UNetBlock(channels, channels, settings, up=True)
-            for index in range(num_blocks + 1):
-                block = UNetBlock(channels + skips.pop(), widths[level], settings, attention=size in attention)
-                self.dec[f"{size}x{size}_block{index}"] = block
-                channels = widths[level]
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embed everything the network is conditioned on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from disback_cli.denoisers.embeddings import network_labels
 from disback_cli.denoisers.layers import check_levels
 from disback_cli.denoisers.preconditioned import PreconditionedDenoiser
 from disback_cli.denoisers.preconditioning import Coefficients, edm_coefficients
+from disback_cli.denoisers.unet_levels import fill_decoder, fill_encoder
 
 
 class EDM2UNet(nn.Module):
@@ -81,55 +83,15 @@ class EDM2UNet(nn.Module):
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
-        skips = self._build_encoder(widths, num_blocks, attention, settings)
-        self._build_decoder(widths, num_blocks, attention, skips, settings)
+        # One more input channel, of ones, stands in for the biases that no layer has.
+        stem = MPConv(img_channels + 1, widths[0], 3)
+        block = partial(MPBlock, settings=settings)
+        skips = fill_encoder(self.enc, img_resolution, stem, widths[0], widths, num_blocks, attention, block)
+        block = partial(MPBlock, settings=settings, decoder=True)
+        fill_decoder(self.dec, img_resolution, widths, num_blocks, attention, skips, block)
         self.out_conv = MPConv(widths[0], img_channels, 3)
         # The only factor that may leave unit magnitude; at 0 a fresh network adds nothing to the skip connection.
         self.out_gain = nn.Parameter(torch.zeros([]))
-
-    def _build_encoder(
-        self, widths: list[int], num_blocks: int, attention: frozenset[int], settings: MPBlockSettings
-    ) -> list[int]:
-        """Fill ``self.enc``; returns the channels of the skip connections, in the order they are made."""
-        channels = widths[0]
-        # One more input channel, of ones, stands in for the biases that no layer has.
-        self.enc[f"{self.img_resolution}x{self.img_resolution}_conv"] = MPConv(self.in_channels + 1, channels, 3)
-        skips = [channels]
-        for level, width in enumerate(widths):
-            size = self.img_resolution >> level
-            if level:
-                self.enc[f"{size}x{size}_down"] = MPBlock(channels, channels, settings, down=True)
-                skips.append(channels)
-            for index in range(num_blocks):
-                block = MPBlock(channels, width, settings, attention=size in attention)
-                self.enc[f"{size}x{size}_block{index}"] = block
-                channels = width
-                skips.append(channels)
-        return skips
-
-    def _build_decoder(
-        self,
-        widths: list[int],
-        num_blocks: int,
-        attention: frozenset[int],
-        skips: list[int],
-        settings: MPBlockSettings,
-    ) -> None:
-        """Fill ``self.dec``; consumes ``skips`` from its end."""
-        channels = widths[-1]
-        deepest = len(widths) - 1
-        for level in range(deepest, -1, -1):
-            size = self.img_resolution >> level
-            if level == deepest:
-                self.dec[f"{size}x{size}_in0"] = MPBlock(channels, channels, settings, decoder=True, attention=True)
-                self.dec[f"{size}x{size}_in1"] = MPBlock(channels, channels, settings, decoder=True)
-            else:
-                self.dec[f"{size}x{size}_up"] = MPBlock(channels, channels, settings, decoder=True, up=True)
-            for index in range(num_blocks + 1):
-                self.dec[f"{size}x{size}_block{index}"] = MPBlock(
-                    channels + skips.pop(), widths[level], settings, decoder=True, attention=size in attention
-                )
-                channels = widths[level]
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None) -> Tensor:
         """Embed the noise level [B] and the class [B, label_dim], if any, into [B, emb_channels], fp32.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from disback_cli.denoisers.embeddings import FourierEmbedding, PositionalEmbedding, network_labels
 from disback_cli.denoisers.layers import BlockSettings, Conv2d, GroupNorm, Init, Linear, UNetBlock, check_levels
+from disback_cli.denoisers.unet_levels import fill_decoder, fill_encoder
 
 EMBEDDING_TYPES = ("positional", "fourier")
 ENCODER_TYPES = ("standard", "residual")
@@ -111,10 +113,9 @@ class SongUNet(nn.Module):
         attention = frozenset(int(resolution) for resolution in attn_resolutions)
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
-        skips = self._build_encoder(model_channels, widths, num_blocks, attention, encoder_type, settings)
-        self._build_decoder(widths, num_blocks, attention, skips, settings)
+        self._build_levels(model_channels, widths, num_blocks, attention, encoder_type, settings)
 
-    def _build_encoder(
+    def _build_levels(
         self,
         model_channels: int,
         widths: list[int],
@@ -122,54 +123,27 @@ class SongUNet(nn.Module):
         attention: frozenset[int],
         encoder_type: str,
         settings: BlockSettings,
-    ) -> list[int]:
-        """Fill ``self.enc``; returns the channels of the skip connections, in the order they are made."""
-        channels, aux_channels = model_channels, self.in_channels
-        self.enc[f"{self.img_resolution}x{self.img_resolution}_conv"] = Conv2d(self.in_channels, channels, 3)
-        skips = [channels]
-        for level, width in enumerate(widths):
-            size = self.img_resolution >> level
-            if level:
-                self.enc[f"{size}x{size}_down"] = UNetBlock(channels, channels, settings, down=True)
-                skips.append(channels)
-                if encoder_type == "residual":
-                    self.enc[f"{size}x{size}_aux_residual"] = Conv2d(
-                        aux_channels, channels, 3, down=True, resample_filter=settings.resample_filter, fused=True
-                    )
-                    aux_channels = channels
-            for index in range(num_blocks):
-                block = UNetBlock(channels, width, settings, attention=size in attention)
-                self.enc[f"{size}x{size}_block{index}"] = block
-                channels = width
-                skips.append(channels)
-        return skips
-
-    def _build_decoder(
-        self,
-        widths: list[int],
-        num_blocks: int,
-        attention: frozenset[int],
-        skips: list[int],
-        settings: BlockSettings,
     ) -> None:
-        """Fill ``self.dec``; consumes ``skips`` from its end."""
-        channels = widths[-1]
-        deepest = len(widths) - 1
-        for level in range(deepest, -1, -1):
-            size = self.img_resolution >> level
-            if level == deepest:
-                self.dec[f"{size}x{size}_in0"] = UNetBlock(channels, channels, settings, attention=True)
-                self.dec[f"{size}x{size}_in1"] = UNetBlock(channels, channels, settings)
-            else:
-                self.dec[f"{size}x{size}_up"] = UNetBlock(channels, channels, settings, up=True)
-            for index in range(num_blocks + 1):
-                attend = index == num_blocks and size in attention
-                block = UNetBlock(channels + skips.pop(), widths[level], settings, attention=attend)
-                self.dec[f"{size}x{size}_block{index}"] = block
-                channels = widths[level]
+        """Fill ``self.enc`` and ``self.dec``."""
+        aux_channels = self.in_channels
+
+        def add_pyramid(size: int, channels: int) -> None:
+            nonlocal aux_channels
+            self.enc[f"{size}x{size}_aux_residual"] = Conv2d(
+                aux_channels, channels, 3, down=True, resample_filter=settings.resample_filter, fused=True
+            )
+            aux_channels = channels
+
         size = self.img_resolution
-        self.dec[f"{size}x{size}_aux_norm"] = GroupNorm(channels, _EPS)
-        self.dec[f"{size}x{size}_aux_conv"] = Conv2d(channels, self.out_channels, 3, init=settings.init_zero)
+        block = partial(UNetBlock, settings=settings)
+        stem = Conv2d(self.in_channels, model_channels, 3)
+        skips = fill_encoder(
+            self.enc, size, stem, model_channels, widths, num_blocks, attention, block,
+            after_down=add_pyramid if encoder_type == "residual" else None,
+        )  # fmt: skip
+        fill_decoder(self.dec, size, widths, num_blocks, attention, skips, block, attend_last_only=True)
+        self.dec[f"{size}x{size}_aux_norm"] = GroupNorm(widths[0], _EPS)
+        self.dec[f"{size}x{size}_aux_conv"] = Conv2d(widths[0], self.out_channels, 3, init=settings.init_zero)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embed everything the network is conditioned on.
