@@ -95,6 +95,10 @@ class DhariwalUNet(nn.Module):
         self.out_norm = GroupNorm(widths[0], _EPS)
         self.out_conv = Conv2d(widths[0], out_channels, 3, init=zero)
 
+    def bottleneck_name(self) -> str:
+        """Name of the encoder's last layer."""
+        return f"enc.{list(self.enc)[-1]}"
+
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embed everything the network is conditioned on.
 

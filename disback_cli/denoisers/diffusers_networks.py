@@ -99,6 +99,10 @@ class UNet2D(nn.Module):
         self.null_class: int | None = None
         self._whole_steps = config.get("time_embedding_type") == "learned"
 
+    def bottleneck_name(self) -> str | None:
+        """Name of the block between encoder and decoder; None for a network without one."""
+        return None if self.unet.mid_block is None else "unet.mid_block"
+
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Evaluate the network.
 
@@ -149,6 +153,10 @@ class DiT(nn.Module):
         # Training dropped labels at random, so the embedding has one row more than there are classes.
         self.label_dim = self.null_class = int(transformer.config["num_embeds_ada_norm"])
         self.in_channels = self.out_channels = _sample_channels(transformer.config)
+
+    def bottleneck_name(self) -> str:
+        """Name of the block in the middle."""
+        return f"transformer.transformer_blocks.{len(self.transformer.transformer_blocks) // 2}"
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Evaluate the network.

@@ -93,6 +93,10 @@ class EDM2UNet(nn.Module):
         # The only factor that may leave unit magnitude; at 0 a fresh network adds nothing to the skip connection.
         self.out_gain = nn.Parameter(torch.zeros([]))
 
+    def bottleneck_name(self) -> str:
+        """Name of the encoder's last layer."""
+        return f"enc.{list(self.enc)[-1]}"
+
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None) -> Tensor:
         """Embed the noise level [B] and the class [B, label_dim], if any, into [B, emb_channels], fp32.
 

@@ -208,6 +208,10 @@ class MixtureDenoiser(Denoiser):
         self.mixture = mixture
         self.correction = NoiseConditionedMLP(mixture.dim, hidden, depth, seed)
 
+    def bottleneck_name(self) -> str:
+        """The correction's last hidden layer."""
+        return f"correction.{self.correction.bottleneck_name()}"
+
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Estimate the clean samples.
 

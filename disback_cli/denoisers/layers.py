@@ -58,19 +58,25 @@ class Init:
                 tensor.uniform_(-bound, bound)
 
 
-class Linear(nn.Module):
+def _cast(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(like.dtype)
+
+
+class Linear(nn.Linear):
     """Affine map of the last axis, ``y = x W^T + b``."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: Init | None = None) -> None:
         """Create and initialise weight [out_features, in_features] and bias [out_features]."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
-        (init or Init()).fill_(self.weight, self.bias)
+        self._init = init or Init()  # before the base class, which draws
+        super().__init__(in_features, out_features, bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters."""
+        self._init.fill_(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), _cast(self.bias, x))
 
 
 class Conv2d(nn.Module):
@@ -135,22 +141,35 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_channels, H, W] to [B, out_channels, H', W'] with H' = H, H/2 or 2H."""
+        return self.with_weight(x, self.weight, self.bias)
+
+    def with_weight(self, x: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        """The same layer with another weight in place of its own.
+
+        Args:
+            x: [B, in_channels, H, W].
+            weight: [C, in_channels, kernel, kernel]; None only if kernel is 0, where there is nothing to weigh.
+            bias: [C], or None for no bias.
+
+        Returns:
+            [B, C, H', W'].
+        """
         if self.fused:
-            return self._convolve_then_decimate(x)
+            return self._convolve_then_decimate(x, weight, bias)
         if self.up and self.box and self.kernel == 1:
             # A pointwise convolution commutes with repetition and costs a quarter at the lower resolution.
-            return self._upsample(self._convolve(x))
+            return self._upsample(self._convolve(x, weight, bias))
         if self.up:
             x = self._upsample(x)
         elif self.down:
             x = self._downsample(x)
-        return self._convolve(x)
+        return self._convolve(x, weight, bias)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """The weighted convolution with bias; the identity if kernel is 0."""
-        if self.weight is None or self.bias is None:
+        if weight is None:
             return x
-        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.kernel // 2)
+        return F.conv2d(x, weight.to(x.dtype), _cast(bias, x), padding=self.kernel // 2)
 
     def _depthwise_filter(self, channels: int, like: Tensor) -> tuple[Tensor, int]:
         """The low-pass filter repeated for each channel, [channels, 1, k, k], and its padding."""
@@ -172,12 +191,12 @@ class Conv2d(nn.Module):
         taps, padding = self._depthwise_filter(x.shape[1], x)
         return F.conv2d(x, taps, stride=2, padding=padding, groups=x.shape[1])
 
-    def _convolve_then_decimate(self, x: Tensor) -> Tensor:
+    def _convolve_then_decimate(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """Convolve with enough padding for both kernels, then filter and decimate without padding."""
-        assert self.weight is not None and self.bias is not None
-        taps, padding = self._depthwise_filter(self.weight.shape[0], x)
-        h = F.conv2d(x, self.weight.to(x.dtype), padding=self.kernel // 2 + padding)
-        return F.conv2d(h, taps, self.bias.to(x.dtype), stride=2, groups=h.shape[1])
+        assert weight is not None
+        taps, padding = self._depthwise_filter(weight.shape[0], x)
+        h = F.conv2d(x, weight.to(x.dtype), padding=self.kernel // 2 + padding)
+        return F.conv2d(h, taps, _cast(bias, x), stride=2, groups=h.shape[1])
 
 
 class GroupNorm(nn.Module):

@@ -55,6 +55,10 @@ class NoiseConditionedMLP(nn.Module):
         self.hidden = nn.ModuleList(_linear(hidden, hidden, math.sqrt(2), generator) for _ in range(depth))
         self.output = _linear(hidden, dim, 0.0, generator)
 
+    def bottleneck_name(self) -> str:
+        """Name of the last hidden layer."""
+        return f"hidden.{len(self.hidden) - 1}"
+
     def forward(self, x: Tensor, noise_labels: Tensor) -> Tensor:
         """Evaluate the network.
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from disback_cli.denoisers.kinds import is_generator
 from disback_cli.denoisers.licences import licence_of, licence_of_folder
 from disback_cli.denoisers.sniff import content_of, is_nvidia, not_a_model
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from disback_cli.denoisers.protocol import Denoiser
     from disback_cli.denoisers.source import NetworkSource
@@ -169,12 +170,36 @@ def built_without_memory(source: NetworkSource) -> Denoiser:
     """
     from disback_cli.denoisers.protocol import Denoiser
 
-    denoiser = _built(source.spec, source.weights, "the network")
+    denoiser = network_without_memory(source)
     if not isinstance(denoiser, Denoiser):
         raise UserError(f"the description builds a {type(denoiser).__name__}, not a denoiser")
+    return denoiser
+
+
+def network_without_memory(source: NetworkSource) -> nn.Module:
+    """The same for a network that need not be a denoiser: a student may be any generator.
+
+    Raises:
+        UserError: as :func:`built_without_memory`.
+    """
+    from torch import nn
+
+    network = _built(source.spec, source.weights, "the network")
+    if not isinstance(network, nn.Module):
+        raise UserError(f"the description builds a {type(network).__name__}, not a network")
     if source.decoder is not None:
         _built(source.decoder.spec, source.decoder.weights, "the decoder")
-    return denoiser
+    return network
+
+
+def usable_without_memory(source: NetworkSource) -> nn.Module:
+    """The network of a folder, which is a denoiser unless the folder says that it is a student of another kind.
+
+    Raises:
+        UserError: as :func:`built_without_memory`.
+    """
+    plain = is_generator(source.facts.get("document"))
+    return network_without_memory(source) if plain else built_without_memory(source)
 
 
 def _built(spec: Mapping[str, Any], weights: Mapping[str, Tensor], what: str) -> Any:

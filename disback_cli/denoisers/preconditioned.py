@@ -93,6 +93,12 @@ class PreconditionedDenoiser(Denoiser, ABC):
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """The coefficients (c_skip, c_out, c_in, c_noise) at noise levels ``sigma``, each of its shape."""
 
+    def bottleneck_name(self) -> str | None:
+        """Where the network says its bottleneck is, by a method ``bottleneck_name() -> str``; else None."""
+        name = getattr(getattr(self, self.NETWORK_NAME), "bottleneck_name", None)
+        inner = name() if callable(name) else None
+        return None if inner is None else f"{self.NETWORK_NAME}.{inner}"
+
     def unused_parameters(self) -> frozenset[str]:
         """Names of the parameters that get no gradient, because no augmentation labels are ever passed."""
         prefix = f"{self.NETWORK_NAME}.map_augment."

@@ -98,6 +98,13 @@ class Denoiser(nn.Module):
         """
         return sigma
 
+    def bottleneck_name(self) -> str | None:
+        """Dotted name of the module whose output says most about the whole sample; None where there is no such.
+
+        A critic takes its features there. The output is [B, C, H, W], [B, T, d] or [B, d].
+        """
+        return None
+
     def unused_parameters(self) -> frozenset[str]:
         """Names of parameters that no gradient reaches in distillation: inputs that are never given, unused heads."""
         return frozenset()

@@ -145,6 +145,10 @@ class SongUNet(nn.Module):
         self.dec[f"{size}x{size}_aux_norm"] = GroupNorm(widths[0], _EPS)
         self.dec[f"{size}x{size}_aux_conv"] = Conv2d(widths[0], self.out_channels, 3, init=settings.init_zero)
 
+    def bottleneck_name(self) -> str:
+        """Name of the encoder's last layer."""
+        return f"enc.{list(self.enc)[-1]}"
+
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embed everything the network is conditioned on.
 

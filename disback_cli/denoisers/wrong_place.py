@@ -7,12 +7,12 @@ from typing import NoReturn
 
 from disback_cli.configuration.arguments import assignment, shown
 from disback_cli.denoisers.diffusers_folder import MODEL_FILE, PIPELINE_FILE, SCHEDULER_FILE, is_diffusers
-from disback_cli.denoisers.kinds import STUDENT
+from disback_cli.denoisers.kinds import STUDENT, words_of_student
 from disback_cli.denoisers.open_source import Place, find_network, what_instead
 from disback_cli.denoisers.sniff import content_of, is_nvidia
 from disback_cli.errors import UserError
 
-# What the config.json of a one-step student calls itself.
+# The option of each format, and what it takes.
 _OPTIONS = {
     "nvidia": ("teacher=edm", "teacher.path", "a pickle in NVIDIA's format"),
     "diffusers": ("teacher=diffusers", "teacher.path", "a folder in diffusers' format"),
@@ -85,7 +85,7 @@ def require_model_folder(place: Path) -> None:
 
 
 def refuse_student(place: Path, named: str) -> None:
-    """Refuse a one-step student, which `disback backtrack` and `disback record` leave in folders like a teacher's.
+    """Refuse a student, which `disback backtrack` and `disback record` leave in folders like a teacher's.
 
     Args:
         place: a model folder, or a run that may hold a student.
@@ -97,10 +97,12 @@ def refuse_student(place: Path, named: str) -> None:
     from disback_cli.denoisers.folder import CONFIG_FILE, load_config
 
     student = next((found for found in (place, place / "student") if (found / CONFIG_FILE).is_file()), None)
-    if student is not None and load_config(student).get("kind") == STUDENT:
+    document = load_config(student) if student is not None else {}
+    if document.get("kind") == STUDENT:
         raise UserError(
-            f"{named} is a one-step student, which has no denoiser at other noise levels than its own: it cannot be a "
-            "teacher. Give the teacher that it was distilled from; the student is for `disback sample student=...`"
+            f"{named} is a {words_of_student(document)}, which has no denoiser at other noise levels than its own: it "
+            "cannot be a teacher. Give the teacher that it was distilled from; the student is for `disback sample "
+            "student=...`"
         )
 
 

@@ -7,21 +7,25 @@ from torch import Tensor
 
 from disback_cli.denoisers.preconditioning import loss_weight
 from disback_cli.denoisers.protocol import expand_sigma
+from disback_cli.distillation.weightings import EdmWeighting, Weighting
 
 
-def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
-    """EDM's denoising score matching loss, lam(sigma) * (D - x)^2 (Karras et al. 2022, eq. 8; DisBack eq. 5 and 7).
+def denoising_loss(
+    denoised: Tensor, clean: Tensor, sigma: Tensor, sigma_data: float, weighting: Weighting | None = None
+) -> Tensor:
+    """Denoising score matching loss, w(sigma) * (D - x)^2 (Karras et al. 2022, eq. 8; DisBack eq. 5 and 7).
 
     Args:
         denoised: D(x + sigma n; sigma), ``[B, ...]``.
         clean: the samples x, ``[B, ...]``; detach them when they come from a generator.
         sigma: noise levels ``[B]``.
         sigma_data: standard deviation of the data.
+        weighting: w; None is EDM's lam, with which the equations are stated.
 
     Returns:
         Mean over batch and components (a scalar); Adam is indifferent to mean or sum.
     """
-    weight = expand_sigma(loss_weight(sigma, sigma_data), clean)
+    weight = expand_sigma((weighting or EdmWeighting())(sigma, sigma_data), clean)
     return (weight * (denoised - clean).square()).mean()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tiny_pipelines import latent, unconditional
 from torch import Tensor, nn
 
 from disback_cli.denoisers import teachers
-from disback_cli.denoisers.folder import load_decoder, weights_hash
+from disback_cli.denoisers.folder import load_decoder, save_model, weights_hash
+from disback_cli.distillation.assembling import open_snapshot
 from disback_cli.distillation.student_folder import load_student, save_student
 from disback_cli.distillation.students import OneStepStudent
 from disback_cli.errors import UserError
@@ -188,3 +190,38 @@ def test_a_students_folder_names_a_users_class_only_where_it_is_trusted(
     monkeypatch.setenv("DISBACK_TRUST", own_module[:-1])
     with pytest.raises(UserError, match="is refused"):
         load_student(str(tmp_path / "student"))
+
+
+def test_earlier_states_of_a_teacher_are_opened_from_every_format(tmp_path: Path) -> None:
+    """Snapshots of a training, for `disback assemble`: NVIDIA's pickle, and a model folder of the same network."""
+    denoiser = tiny_denoiser(NCSNPP)
+    write_nvidia_pickle(tmp_path / "end.pkl", denoiser)
+    with torch.no_grad():
+        next(iter(denoiser.parameters())).add_(0.1)
+    write_nvidia_pickle(tmp_path / "earlier.pkl", denoiser)
+    teacher = teachers.edm(name="edm", path=str(tmp_path / "end.pkl"), dtype="fp32")
+    earlier = teachers.edm(name="edm", path=str(tmp_path / "earlier.pkl"))
+    save_model(tmp_path / "folder", earlier.spec, earlier.denoiser.state_dict(), {"kind": "teacher"})
+    for place in ("earlier.pkl", "folder"):
+        snapshot = open_snapshot(str(tmp_path / place), teacher)
+        assert snapshot.weights_hash == earlier.hash != teacher.hash
+        assert type(snapshot.network) is type(teacher.denoiser)
+
+
+def test_an_earlier_state_of_a_network_of_the_users_own_is_opened_as_its_teacher_was(
+    tmp_path: Path, own_module: str
+) -> None:
+    network = import_module(own_module).Net()
+    places = [str(tmp_path / name) for name in ("end.pt", "earlier.pt")]
+    for place in places:
+        torch.save(network.state_dict(), place)
+        with torch.no_grad():
+            network.linear.bias.add_(1)
+
+    def opened(place: str) -> teachers.Teacher:
+        return teachers.network(name="own", denoiser=flow_of(own_module), weights=place)
+
+    teacher = opened(places[0])
+    with pytest.raises(UserError, match="snapshots: .*holds weights alone"):
+        open_snapshot(places[1], teacher)
+    assert open_snapshot(places[1], teacher, opened).weights_hash == opened(places[1]).hash != teacher.hash

@@ -13,9 +13,14 @@ import torch
 from disback_cli.denoisers.gaussian_mixture import GaussianMixture
 from disback_cli.distillation.objectives.diff_instruct import DiffInstruct
 from disback_cli.distillation.objectives.dmd import DistributionMatching
+from disback_cli.distillation.objectives.dmd2 import ImprovedDistributionMatching
+from disback_cli.distillation.objectives.f_distill import FDistill
 from disback_cli.distillation.objectives.vsd import VariationalScoreDistillation
 
-OBJECTIVES = [DiffInstruct(), VariationalScoreDistillation(), DistributionMatching()]
+OBJECTIVES = [
+    DiffInstruct(), VariationalScoreDistillation(), DistributionMatching(), ImprovedDistributionMatching(),
+    FDistill(critic=None, divergence="rkl"),
+]  # fmt: skip
 WEIGHTED = [(DiffInstruct(), lambda s: s**2), (VariationalScoreDistillation(), lambda s: s)]
 SHAPES = [(6, 2), (4, 3, 5, 5)]
 
@@ -51,7 +56,7 @@ class Setting:
 
     def gradient(self, objective) -> list[torch.Tensor]:
         loss = objective.loss(self.x, self.noisy, self.sigma, self.fake, self.target)
-        return list(torch.autograd.grad(loss, (self.mu, self.s)))
+        return list(torch.autograd.grad(loss.mean(), (self.mu, self.s)))
 
     def kl(self, sigma: torch.Tensor) -> torch.Tensor:
         """KL(N(mu, s^2 + sigma^2) || N(m, t^2 + sigma^2)) in dim dimensions."""
@@ -97,7 +102,7 @@ def test_gradient_towards_a_mixture_agrees_with_quadrature_of_the_kl(weighted):
     noisy = (x + level * n).detach()
     fake = denoise(noisy, level, mu, s**2).detach()
     loss = objective.loss(x, noisy, level, fake, teacher.denoise(noisy, level))
-    got = torch.autograd.grad(loss, (mu, s))
+    got = torch.autograd.grad(loss.mean(), (mu, s))
     torch.testing.assert_close(got, expected, rtol=0.02, atol=0.0)
 
 
@@ -124,8 +129,8 @@ def test_direction_has_the_samples_shape_and_is_the_gradient_of_the_batch_mean(o
     assert direction.shape == shape
     x.requires_grad_(True)
     loss = objective.loss(x, noisy, sigma, fake, target)
-    assert loss.shape == ()
-    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], direction / shape[0])
+    assert loss.shape == shape[:1]
+    torch.testing.assert_close(torch.autograd.grad(loss.mean(), x)[0], direction / shape[0])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -143,9 +148,26 @@ def test_direction_is_linear_in_the_difference_of_the_denoisers(objective, shape
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
 def test_loss_sends_no_gradient_through_anything_but_the_sample(objective):
     x, noisy, sigma, fake, target = (tensor.requires_grad_(True) for tensor in draw((4, 2)))
-    objective.loss(x, noisy, sigma, fake, target).backward()
+    objective.loss(x, noisy, sigma, fake, target).mean().backward()
     assert x.grad is not None
     assert all(tensor.grad is None for tensor in (noisy, sigma, fake, target))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_loss_of_a_sample_does_not_depend_on_the_others_and_keeps_the_dtype(objective, dtype):
+    arguments = [tensor.to(dtype) for tensor in draw((4, 3, 5, 5))]
+    whole = objective.loss(*arguments)
+    assert whole.dtype == dtype
+    one_by_one = [objective.loss(*(tensor[i : i + 1] for tensor in arguments)) for i in range(4)]
+    torch.testing.assert_close(whole, torch.cat(one_by_one))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
+def test_descending_the_loss_moves_a_sample_from_the_fake_score_to_the_target(objective):
+    """The student is at 0.3 and -0.8 in the mean, the target at 1.1 and 0.4: both means have to grow."""
+    towards_the_mean, _ = Setting(2, [0.6]).gradient(objective)
+    assert bool((towards_the_mean < 0).all())
 
 
 def test_diff_instruct_and_vsd_differ_by_one_noise_level():
@@ -171,7 +193,7 @@ def test_dmd_gradient_is_that_of_the_published_squared_error_form():
     x.requires_grad_(True)
     gradient = (fake - target) / (x - target).abs().mean(dim=(1, 2, 3), keepdim=True)
     published = 0.5 * torch.nn.functional.mse_loss(x, (x - gradient).detach())
-    ours = DistributionMatching().loss(x, noisy, sigma, fake, target)
+    ours = DistributionMatching().loss(x, noisy, sigma, fake, target).mean()
     torch.testing.assert_close(torch.autograd.grad(ours, x), torch.autograd.grad(published, x))
 
 

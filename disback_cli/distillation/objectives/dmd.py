@@ -1,10 +1,11 @@
-"""Distribution matching distillation (Yin et al. 2024), without its regression term."""
+"""Distribution matching distillation (Yin et al. 2024)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from disback_cli.distillation.objectives.base import DirectionObjective
+from disback_cli.distillation.objectives.regression import Regression
 
 
 class DistributionMatching(DirectionObjective):
@@ -12,12 +13,14 @@ class DistributionMatching(DirectionObjective):
 
     Args:
         floor: smallest normaliser, so that a perfectly denoised sample does not divide by zero.
+        regression: the term on the teacher's pairs, 0.25 LPIPS as published; None or a weight of 0 does without.
     """
 
-    def __init__(self, *, floor: float = 1e-5) -> None:
+    def __init__(self, *, floor: float = 1e-5, regression: Regression | None = None) -> None:
         if floor <= 0:
             raise ValueError(f"objective.floor must be positive, got {floor}")
         self.floor = floor
+        self.regression = regression if regression is not None and regression.weight > 0 else None
 
     def direction(self, x: Tensor, noisy: Tensor, sigma: Tensor, fake: Tensor, target: Tensor) -> Tensor:
         """(D_fake - D_target) / mean_chw |x - D_target|, averaged over components as DMD2 does."""
