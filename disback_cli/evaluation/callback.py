@@ -31,7 +31,8 @@ class Evaluation(StageCallback):
         batch_size: samples at a time.
         telemetry: gets the numbers.
         folder: ``<run>/samples``, for the grids.
-        grid: samples a grid shows.
+        grid: samples a picture shows.
+        extent: half the width of a picture of points, so that pictures can be compared; None fits each to its points.
         at_start: measure before the first iteration too.
         compared_with: further samplers by name (the teacher's), measured once when the stage has ended.
     """
@@ -46,11 +47,13 @@ class Evaluation(StageCallback):
         telemetry: Telemetry,
         folder: Path,
         grid: int = 64,
+        extent: float | None = None,
         at_start: bool = True,
         compared_with: Mapping[str, Sampler] | None = None,
     ) -> None:
         self.sampler, self.suite, self.every, self.batch_size = sampler, suite, every, batch_size
-        self.telemetry, self.folder, self.grid, self.at_start = telemetry, folder, grid, at_start
+        self.telemetry, self.folder, self.at_start = telemetry, folder, at_start
+        self.grid, self.extent = grid, extent
         self.compared_with = dict(compared_with or {})
         self.first: Measured | None = None
         self.latest: Measured | None = None
@@ -123,6 +126,7 @@ class Evaluation(StageCallback):
                 numbers = "  ".join(f"{name} {value:.4g}" for name, value in self.latest.metrics.items())
                 log.info("iteration %d: %s", stage.iteration, numbers)
             picture = self.folder / f"iteration_{stage.iteration:08d}.png"
-            save_samples(picture, collect(self.sampler, min(self.grid, self.suite.n) if self.suite else self.grid))
+            count = min(self.grid, self.suite.n) if self.suite else self.grid
+            save_samples(picture, collect(self.sampler, count, max(16, self.batch_size)), self.extent)
             log_picture(trainer.loggers, "samples", picture, stage.iteration)
         return self.latest

@@ -15,6 +15,18 @@ _LABELS = ("reference_dataset", "reference_split")
 # the option metrics= of each extractor that comes with the package
 _OPTIONS = {"digits-classifier-1": "digits", "points": "points", "inception-2015-12-05": "inception"}
 _USUAL_RESIZE = "tf_bilinear"
+# of other names larger values are better
+_SMALLER_IS_BETTER = ("fid_", "kid_", "swd_")
+
+
+def smaller_is_better(name: str) -> bool:
+    """Whether a metric of this name (``fid_50k``) is a distance; the others grow with quality."""
+    return name.startswith(_SMALLER_IS_BETTER)
+
+
+def is_spread(name: str) -> bool:
+    """Whether a number of this name is the spread that belongs to another one."""
+    return "_std_" in name
 
 
 def words_for_features(extractor: object, resize: object, weights: str = "FILE") -> list[str]:

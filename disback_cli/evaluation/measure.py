@@ -12,8 +12,10 @@ from torch import Tensor
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.sampling import heun, network_evaluations
 from disback_cli.denoisers.teachers import Teacher
+from disback_cli.distillation.students import Student
 from disback_cli.errors import UserError
-from disback_cli.evaluation.suite import EvaluationSuite, is_spread, smaller_is_better
+from disback_cli.evaluation.comparable import is_spread, smaller_is_better
+from disback_cli.evaluation.suite import EvaluationSuite
 from disback_cli.runtime.processes import rank_and_world
 from disback_cli.runtime.progress import tracked
 from disback_cli.runtime.randomness import CounterRandom
@@ -73,10 +75,19 @@ class EvaluationNoise:
         """Noise of a stochastic sampler's steps."""
         return lambda step: self._random.normal("evaluation churn", step, first, count, self._shape, self._device)
 
+    def renoise(self, first: int, count: int) -> Callable[[int], Tensor]:
+        """Noise of a student's evaluations after the first."""
+        return lambda step: self._random.normal("evaluation renoise", step, first, count, self._shape, self._device)
 
-def one_step_sampler(student: Callable[[Tensor, Tensor | None], Tensor], noise: EvaluationNoise) -> Sampler:
-    """One network evaluation a sample."""
-    return lambda first, count: student(noise.latents(first, count), noise.labels(first, count))
+
+def student_sampler(student: Student, noise: EvaluationNoise) -> Sampler:
+    """A student's own way to samples, in as many network evaluations as it takes."""
+
+    def sample(first: int, count: int) -> Tensor:
+        samples: Tensor = student(noise.latents(first, count), noise.labels(first, count), noise.renoise(first, count))
+        return samples
+
+    return sample
 
 
 def heun_sampler(denoiser: Denoiser, settings: dict[str, float], noise: EvaluationNoise) -> Sampler:

@@ -21,10 +21,6 @@ from disback_cli.evaluation.reference import Provenance, ReferenceStatistics, ca
 
 log = logging.getLogger(__name__)
 
-# Settings of metrics that not every evaluation has; numbers that both have are compared all the same.
-# Of other names larger values are better.
-_SMALLER_IS_BETTER = ("fid_", "kid_", "swd_")
-
 
 def count_suffix(n: int) -> str:
     """The field's way to write a number of samples: ``2k`` for 2000 and 2048, ``50k`` for 50000, ``500`` for 500.
@@ -38,16 +34,6 @@ def count_suffix(n: int) -> str:
         if n >= thousand and n % thousand == 0:
             return f"{n // thousand}k"
     return str(n)
-
-
-def smaller_is_better(name: str) -> bool:
-    """Whether a metric of this name (``fid_50k``) is a distance; the others grow with quality."""
-    return name.startswith(_SMALLER_IS_BETTER)
-
-
-def is_spread(name: str) -> bool:
-    """Whether a number of this name is the spread that belongs to another one."""
-    return "_std_" in name
 
 
 class EvaluationSuite:

@@ -34,7 +34,7 @@ def folder_card(model: Model, weights: Mapping[str, Tensor]) -> str:
         model: a student or a teacher.
         weights: as stored.
     """
-    if model.sigma_init is None:
+    if model.settings is None:
         use = "    disback record teacher=folder teacher.folder=THIS_FOLDER"
         title = str(model.facts.get("name", "teacher"))
         return _header(model) + _page(title, _teacher_text(model), use, model, weights)
@@ -64,13 +64,13 @@ def _header(model: Model, *lines: str) -> str:
         # quoted: a stranger's words must stay a text
         told.append(f"license_name: {json.dumps(slug_of(licence)) if licence else 'unknown'}")
     told += lines
-    if model.sigma_init is not None:
-        shape = model.spec.get("shape")
+    if model.settings is not None:
+        shape = model.settings.get("shape") or model.spec.get("shape")
         makes_images = model.decoder is not None or (isinstance(shape, list) and len(shape) == 3)
         # class-conditional ones have no tag of their own
-        if makes_images and not model.spec.get("label_dim"):
+        if makes_images and not (model.settings.get("label_dim") or model.spec.get("label_dim")):
             told.append("pipeline_tag: unconditional-image-generation")
-        told.append('tags: ["one-step"]')
+        told.append(f'tags: ["{"few" if len(model.sigmas) > 1 else "one"}-step"]')
     return "\n".join(("---", *told, "---", "", ""))
 
 
@@ -96,7 +96,8 @@ def _page(title: str, about: str, use: str, model: Model, weights: Mapping[str, 
 
 
 def _student_name(model: Model) -> str:
-    return f"One-step student of {_teacher_file(model.facts) or _teacher_name(model.facts)}"
+    kind = "Few-step" if len(model.sigmas) > 1 else "One-step"
+    return f"{kind} student of {_teacher_file(model.facts) or _teacher_name(model.facts)}"
 
 
 def _teacher_name(facts: Mapping[str, Any]) -> str:
@@ -127,11 +128,24 @@ def _teacher_words(facts: Mapping[str, Any]) -> str:
 
 
 def _student_text(model: Model) -> str:
+    sigmas = model.sigmas
+    if len(sigmas) > 1:
+        made = (
+            f"{len(sigmas)} evaluations of its network, x = D(s_1 z; s_1) and then x <- D(x + s_k n; s_k) with z, n ~ "
+            f"N(0, 1) and s = {_levels(sigmas)}"
+        )
+    elif sigmas:
+        made = f"one evaluation of its network, x = D(s z; s) with z ~ N(0, 1) and s = {sigmas[0]:g}"
+    else:
+        made = "one evaluation of its network, x = G(z) with z ~ N(0, 1)"
     return (
-        f"A generator that makes a sample with one evaluation of its network, x = D(s z; s) with z ~ N(0, 1) and "
-        f"s = {model.sigma_init:g},\ndistilled from the diffusion model {_teacher_words(model.facts)} "
-        "by distribution backtracking with `disback`."
+        f"A generator that makes a sample with {made},\ndistilled from the diffusion model "
+        f"{_teacher_words(model.facts)} by distribution backtracking with `disback`."
     )
+
+
+def _levels(sigmas: list[float]) -> str:
+    return ", ".join(f"{level:g}" for level in sigmas)
 
 
 def _teacher_text(model: Model) -> str:
@@ -146,10 +160,11 @@ def _teacher_text(model: Model) -> str:
 
 def _settings(model: Model) -> str:
     """How the student was made, as its config.json tells."""
-    if model.sigma_init is None:
+    if model.settings is None:
         return ""
-    facts = model.facts
-    rows = {"teacher": _teacher_words(facts), **_weights_of_teacher(facts), "sigma_init": f"{model.sigma_init:g}"}
+    facts, asked = model.facts, "sigmas" if len(model.sigmas) > 1 else "sigma_init"
+    rows = {"teacher": _teacher_words(facts), **_weights_of_teacher(facts)}
+    rows |= {asked: _levels(model.sigmas)} if model.sigmas else {}
     rows |= {key: _short(facts[key]) for key in ("objective", "schedule") if facts.get(key)}
     training = facts.get("training")
     if isinstance(training, Mapping):
@@ -213,7 +228,7 @@ def _metrics(facts: Mapping[str, Any]) -> str:
 
 def _licences(model: Model) -> str:
     licence = licence_of(model.facts) or UNKNOWN_LICENCE
-    if model.sigma_init is None:
+    if model.settings is None:
         return f"- weights: {licence}\n- code of `disback`: Apache-2.0"
     return (
         f"- teacher's weights: {licence}\n"

@@ -18,8 +18,15 @@ from disback_cli.publishing.model import Model
 from disback_cli.publishing.precision import differing, in_precision
 from disback_cli.publishing.source_bundle import bundle
 
-NETWORK_CLASS = ("disback_cli.publishing.one_step_network", "OneStepGenerator")
-PIPELINE_CLASS = ("disback_cli.publishing.one_step_pipeline", "OneStepPipeline")
+# Network and pipeline of students of one evaluation, and of several.
+ONE_STEP = (
+    ("disback_cli.publishing.one_step_network", "OneStepGenerator"),
+    ("disback_cli.publishing.one_step_pipeline", "OneStepPipeline"),
+)
+FEW_STEP = (
+    ("disback_cli.publishing.few_step_network", "FewStepGenerator"),
+    ("disback_cli.publishing.few_step_pipeline", "FewStepPipeline"),
+)
 COMPONENT = "network"
 PIPELINE_FILE = "pipeline"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -57,13 +64,17 @@ def write_custom_pipeline(model: Model, root: Path, dtype: str | None, label_dim
     """
     from diffusers import __version__ as version
 
+    several = len(model.sigmas) > 1
+    network_class, pipeline_class = FEW_STEP if several else ONE_STEP
     specs = {"denoiser": model.spec} | ({"decoder": model.decoder.spec} if model.decoder else {})
     weights = {f"denoiser.{name}": tensor for name, tensor in model.weights.items()}
     if model.decoder:
         weights |= {f"decoder.{name}": tensor for name, tensor in model.decoder.weights.items()}
     stored = in_precision(weights, dtype)
-    roots = [NETWORK_CLASS, *class_names(list(specs.values()))]
-    code = bundle(roots, _HEADER.format(what="The network of a one-step generator")) + _FOOTER
+    roots = [network_class, *class_names(list(specs.values()))]
+    code = (
+        bundle(roots, _HEADER.format(what=f"The network of a {'few' if several else 'one'}-step generator")) + _FOOTER
+    )
     # diffusers keeps the modules it loads by name: another export's code must have another name
     module = f"network_{hashlib.sha256(code.encode()).hexdigest()[:8]}"
     folder = root / COMPONENT
@@ -71,22 +82,22 @@ def write_custom_pipeline(model: Model, root: Path, dtype: str | None, label_dim
     write_json(
         folder / "config.json",
         {
-            "_class_name": NETWORK_CLASS[1],
+            "_class_name": network_class[1],
             "_diffusers_version": version,
             **{f"{name}_spec": local_spec(spec) for name, spec in specs.items()},
-            "sigma_init": model.sigma_init,
+            **({"sigmas": model.sigmas} if several else {"sigma_init": model.sigmas[0]}),
         },
     )
     write_bytes(folder / WEIGHTS, save(stored, metadata={"format": "pt"}))
-    pipeline = bundle([PIPELINE_CLASS], _HEADER.format(what="The pipeline"))
+    pipeline = bundle([pipeline_class], _HEADER.format(what="The pipeline"))
     write_bytes(root / f"{PIPELINE_FILE}.py", pipeline.encode())
     write_bytes(root / "README.md", pipeline_card(model, stored, call(label_dim)).encode())
     write_json(
         root / "model_index.json",
         {
-            "_class_name": [PIPELINE_FILE, PIPELINE_CLASS[1]],
+            "_class_name": [PIPELINE_FILE, pipeline_class[1]],
             "_diffusers_version": version,
-            COMPONENT: [module, NETWORK_CLASS[1]],
+            COMPONENT: [module, network_class[1]],
         },
     )
     wrong = differing(load_file(folder / WEIGHTS), stored)

@@ -1,4 +1,4 @@
-"""A one-step student as a diffusers pipeline: with diffusers' own classes where they can express it."""
+"""A student as a diffusers pipeline: with diffusers' own classes where they can express it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from disback_cli.denoisers.kinds import words_of_student
 from disback_cli.denoisers.protocol import Denoiser
-from disback_cli.distillation.students import OneStepStudent
 from disback_cli.errors import UserError
 from disback_cli.publishing.clean_process import sampled_in_clean_process
 from disback_cli.publishing.custom_pipeline import write_custom_pipeline
@@ -49,12 +49,17 @@ def write_diffusers(model: Model, root: Path, dtype: str | None, say: Callable[[
     Raises:
         UserError: the model is no student of images, or what was written does not make the student's samples.
     """
-    if model.sigma_init is None:
+    if model.settings is None:
         raise UserError(
-            f"{model.place} is a teacher: a diffusers pipeline is made of one-step students. Distil it first "
+            f"{model.place} is a teacher: a diffusers pipeline is made of students. Distil it first "
             "(`disback record`, `disback backtrack`), or use to=folder, to=safetensors or to=state_dict"
         )
-    denoiser = model.denoiser()
+    denoiser = model.network()
+    if not isinstance(denoiser, Denoiser):
+        raise UserError(
+            f"{model.place} is a {words_of_student(model.facts)}, for which there is no diffusers pipeline: use "
+            "to=folder, to=safetensors or to=state_dict"
+        )
     if len(denoiser.shape) != 3 and model.decoder is None:
         raise UserError(
             f"{model.place} makes points of shape {denoiser.shape}, and a diffusers pipeline makes images: "
@@ -73,7 +78,7 @@ def write_diffusers(model: Model, root: Path, dtype: str | None, say: Callable[[
     found = sampled_in_clean_process(root, CHECKED_IMAGES, _SEED, denoiser.label_dim, custom=parts is None)
     difference = float((found - meant).abs().max()) if found.shape == meant.shape else float("inf")
     if not difference <= _tolerated(
-        getattr(denoiser, "network_dtype", "fp32"), model.sigma_init, stock=parts is not None
+        getattr(denoiser, "network_dtype", "fp32"), model.sigmas[0], stock=parts is not None
     ):
         raise UserError(
             f"the exported pipeline's images differ from the student's by {difference:.3g} of 1; nothing was kept. "
@@ -83,7 +88,7 @@ def write_diffusers(model: Model, root: Path, dtype: str | None, say: Callable[[
 
 
 def _tolerated(activations: str, sigma_init: float, stock: bool) -> float:
-    """The largest difference of pixels (0..1) that is rounding.
+    """The largest difference of pixels (0..1) that is rounding; ``sigma_init`` is the first noise level.
 
     Matrix products round by where the matrices lie in memory, so two processes can differ in the last bits. Stock
     schedulers compute x + (x - D) / s * (0 - s), which rounds off what of D is small against x = s z.
@@ -95,13 +100,15 @@ def _tolerated(activations: str, sigma_init: float, stock: bool) -> float:
 def _samples(model: Model, denoiser: Denoiser, dtype: str | None) -> Tensor:
     """The student's images in [0, 1], from weights in the precision that was written."""
     denoiser.load_state_dict({name: w.float() for name, w in in_precision(model.weights, dtype).items()})
-    assert model.sigma_init is not None
-    student = OneStepStudent(denoiser, sigma_init=model.sigma_init)
-    z = torch.randn((CHECKED_IMAGES, *denoiser.shape), generator=torch.Generator().manual_seed(_SEED))
+    student = model.student_around(denoiser)
+    generator = torch.Generator().manual_seed(_SEED)
+    z, *further = [
+        torch.randn((CHECKED_IMAGES, *denoiser.shape), generator=generator) for _ in range(student.network_evaluations)
+    ]
     labels = None
     if denoiser.label_dim:
         labels = torch.eye(denoiser.label_dim)[torch.arange(CHECKED_IMAGES) % denoiser.label_dim]
-    samples = student(z, labels)
+    samples = student(z, labels, lambda step: further[step - 1])
     if model.decoder is not None:
         samples = _decoder(model, dtype)(samples)
     return (samples / 2 + 0.5).clamp(0, 1)

@@ -9,15 +9,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from disback_cli.denoisers.folder import CONFIG_FILE, build_network, resolve_folder, weights_hash
 from disback_cli.denoisers.json_objects import parse_json_object
-from disback_cli.denoisers.kinds import STUDENT, TEACHER
-from disback_cli.denoisers.open_source import built_without_memory, find_network, open_source
+from disback_cli.denoisers.kinds import STUDENT, TEACHER, is_generator
+from disback_cli.denoisers.open_source import find_network, network_without_memory, open_source
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.denoisers.source import DecoderSource, NetworkSource
-from disback_cli.distillation.student_folder import sigma_init_of
+from disback_cli.distillation.student_folder import student_around
+from disback_cli.distillation.students import Student
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of
 
@@ -29,13 +30,13 @@ _WRITTEN_BY_FOLDER = ("denoiser", "sha256", "weights_hash", "dtype")
 
 @dataclass(frozen=True)
 class Model:
-    """A denoiser on its way from one format to another.
+    """A network on its way from one format to another.
 
     Attributes:
         place: the file or folder it was read from.
         format: of that place, e.g. ``model-folder``, ``edm-pickle``.
-        spec: how its denoiser is built, nested dicts with ``_target_``.
-        weights: the denoiser's state dict, on the CPU, in the dtype of the file.
+        spec: how its network is built, nested dicts with ``_target_``.
+        weights: the network's state dict, on the CPU, in the dtype of the file.
         facts: what else is known: the entries of a ``config.json`` other than those that describe weights.
         decoder: of a latent model, else None.
     """
@@ -48,22 +49,41 @@ class Model:
     decoder: DecoderSource | None = None
 
     @property
-    def sigma_init(self) -> float | None:
-        """Noise level at which a one-step student is asked; None for a teacher."""
+    def settings(self) -> dict[str, Any] | None:
+        """How a student's network makes samples, checked by :func:`read_model`; None for a teacher."""
         settings = self.facts.get("student")
-        if self.facts.get("kind") != STUDENT or not isinstance(settings, dict):
-            return None
-        value: float = settings["sigma_init"]  # checked by read_model
-        return float(value)
+        return settings if self.facts.get("kind") == STUDENT and isinstance(settings, dict) else None
 
-    def denoiser(self) -> Denoiser:
+    @property
+    def sigmas(self) -> list[float]:
+        """Noise levels at which a student's denoiser is asked, one an evaluation; none for others."""
+        settings = self.settings or {}
+        once = [settings["sigma_init"]] if "sigma_init" in settings else []
+        return [float(level) for level in settings.get("sigmas", once)]
+
+    @property
+    def kind_of_network(self) -> type[nn.Module]:
+        """Class that the network must belong to."""
+        return nn.Module if is_generator(self.facts) else Denoiser
+
+    def network(self) -> nn.Module:
         """The network with these weights in fp32, on the CPU, in evaluation mode.
 
         Raises:
             UserError: the weights do not fit the description.
         """
-        denoiser: Denoiser = build_network(self.spec, self.weights, str(self.place))
-        return denoiser.requires_grad_(False)
+        network: nn.Module = build_network(self.spec, self.weights, str(self.place), self.kind_of_network)
+        return network.requires_grad_(False)
+
+    def student_around(self, network: nn.Module) -> Student:
+        """The student that this model is, around its network.
+
+        Raises:
+            UserError: its settings do not fit the network.
+        """
+        assert self.settings is not None
+        where = self.place / CONFIG_FILE if self.place.is_dir() else self.place
+        return student_around(network, self.settings, self.spec, str(where))
 
 
 def read_model(location: str) -> Model:
@@ -88,12 +108,9 @@ def read_model(location: str) -> Model:
 
 
 def _check_student(model: Model) -> None:
-    """Refuse a one-step student without a noise level at which its network can be asked."""
-    settings = model.facts.get("student")
-    if model.facts.get("kind") == STUDENT and isinstance(settings, dict):
-        source = NetworkSource(model.format, model.spec, model.weights, {}, model.decoder)
-        where = model.place / CONFIG_FILE if model.place.is_dir() else model.place
-        sigma_init_of(settings, built_without_memory(source), str(where))
+    """Refuse a student whose settings do not fit its network, or are of a kind that is not known here."""
+    if model.settings is not None:
+        model.student_around(network_without_memory(NetworkSource(model.format, model.spec, model.weights, {}, None)))
 
 
 def _facts(document: dict[str, Any]) -> dict[str, Any]:

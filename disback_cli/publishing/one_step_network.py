@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -40,11 +40,15 @@ class OneStepGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images in [-1, 1], [B, C, H, W], from unit normal ``z`` [B, *denoiser.shape] and one-hot ``labels``."""
         sigma = torch.full((z.shape[0],), self.sigma_init, device=z.device, dtype=torch.float32)
-        narrow = self.dtype in (torch.float16, torch.bfloat16)
-        # weights that were loaded in a narrow type meet fp32 samples
-        with torch.autocast(z.device.type, self.dtype, cache_enabled=False) if narrow else nullcontext():
+        with in_precision_of(self, z.device):
             samples: Tensor = self.denoiser(self.sigma_init * z, sigma, labels)
             return samples if self.decoder is None else self.decoder(samples)
+
+
+def in_precision_of(network: ModelMixin, device: torch.device) -> AbstractContextManager[Any]:
+    """Where weights that were loaded in a narrow type may meet fp32 samples."""
+    narrow = network.dtype in (torch.float16, torch.bfloat16)
+    return torch.autocast(device.type, network.dtype, cache_enabled=False) if narrow else nullcontext()
 
 
 def build_network(spec: Any) -> Any:

@@ -42,9 +42,9 @@ class OneStepPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        num_inference_steps: int = 1,
+        num_inference_steps: int | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Draw images, with one evaluation of the network each.
+        """Draw images, with as many evaluations of the network as the generator takes.
 
         Args:
             batch_size: how many; None: as many as there are class labels or latents, else 1.
@@ -54,7 +54,7 @@ class OneStepPipeline(DiffusionPipeline):
             latents: unit normal, [B, *shape]; drawn from ``generator`` if None.
             output_type: "pil", "np" ([B, H, W, C] in [0, 1]) or "pt" ([B, C, H, W] in [0, 1]).
             return_dict: False returns a tuple.
-            num_inference_steps: 1; there is no other way to use this network.
+            num_inference_steps: None, or what it is: there is no other way to use this network.
 
         Returns:
             An object whose ``images`` are the images.
@@ -64,8 +64,9 @@ class OneStepPipeline(DiffusionPipeline):
         """
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type={output_type!r}: choose one of {', '.join(OUTPUT_TYPES)}")
-        if num_inference_steps != 1:
-            raise ValueError(f"num_inference_steps={num_inference_steps}: this is a one-step generator, give 1")
+        steps = self._steps()
+        if num_inference_steps not in (None, steps):
+            raise ValueError(f"num_inference_steps={num_inference_steps}: this is a generator of {steps}, give {steps}")
         device = self._execution_device
         count = self._count(batch_size, class_labels, latents)
         shape = (count, *self.network.denoiser.shape)
@@ -74,10 +75,19 @@ class OneStepPipeline(DiffusionPipeline):
         elif tuple(latents.shape) != shape:
             raise ValueError(f"latents have shape {tuple(latents.shape)}: need {shape}")
         labels = self._labels(class_labels, count, generator, device)
-        samples = self.network(latents.to(device, torch.float32), labels).float()
+        samples = self._samples(latents.to(device, torch.float32), labels, generator).float()
         self.maybe_free_model_hooks()
         images = self._images(samples, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _steps(self) -> int:
+        """Evaluations of the network that an image takes."""
+        return 1
+
+    def _samples(self, latents: Tensor, labels: Tensor | None, generator: Any) -> Tensor:
+        """Images in [-1, 1] from unit normal latents."""
+        samples: Tensor = self.network(latents, labels)
+        return samples
 
     def _count(self, batch_size: int | None, class_labels: Any, latents: Tensor | None) -> int:
         """How many images are asked for."""

@@ -49,7 +49,7 @@ def stock_parts(model: Model, denoiser: Denoiser) -> StockParts | None:
     """Express a student in diffusers' own classes; None where that is not possible.
 
     It is possible for a square ``UNet2DModel`` of images with sinusoidal steps and a variance-preserving schedule,
-    asked at a noise level that it was trained at.
+    asked once, at a noise level that it was trained at.
 
     Args:
         model: the student.
@@ -57,8 +57,7 @@ def stock_parts(model: Model, denoiser: Denoiser) -> StockParts | None:
     """
     if type(denoiser) is not DiscreteDenoiser or not isinstance(denoiser.model, UNet2D) or model.decoder is not None:
         return None
-    sigma = model.sigma_init
-    if sigma is None or sigma not in denoiser.levels or denoiser.shape[1] != denoiser.shape[2]:
+    if len(model.sigmas) != 1 or model.sigmas[0] not in denoiser.levels or denoiser.shape[1] != denoiser.shape[2]:
         return None
     stock = denoiser.model.unet
     if stock.config.time_embedding_type == "learned":
@@ -69,7 +68,9 @@ def stock_parts(model: Model, denoiser: Denoiser) -> StockParts | None:
     weights = {name.removeprefix(prefix): w for name, w in model.weights.items() if name.startswith(prefix)}
     for name in _LAST_LAYER:
         weights[name] = weights[name][: denoiser.shape[0]]
-    return StockParts(config, weights, _betas(model.spec)[: denoiser.levels.index(sigma) + 1], denoiser.prediction)
+    return StockParts(
+        config, weights, _betas(model.spec)[: denoiser.levels.index(model.sigmas[0]) + 1], denoiser.prediction
+    )
 
 
 def _betas(spec: dict[str, Any]) -> list[float]:

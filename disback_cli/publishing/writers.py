@@ -36,7 +36,7 @@ def write_folder(model: Model, root: Path, dtype: str | None) -> None:
     weights = in_precision(model.weights, dtype)
     stored = DTYPES[dtype] if dtype else None
     save_model(root, model.spec, weights, model.facts, dtype=stored)
-    load_model(root)
+    load_model(root, model.kind_of_network)
     _compare(load_file(root / WEIGHTS_FILE), weights)
     if model.decoder is not None:
         inner = in_precision(model.decoder.weights, dtype)
@@ -56,7 +56,7 @@ def write_safetensors(model: Model, file: Path, dtype: str | None) -> None:
             f"{model.place} works on latents and needs its decoder, which one file has no place for: use to=folder or "
             "to=diffusers (to=state_dict writes the denoiser's weights alone)"
         )
-    model.denoiser()
+    model.network()
     weights = in_precision(model.weights, dtype)
     document: dict[str, Any] = {**model.facts, "denoiser": model.spec, "weights_hash": weights_hash(weights)}
     write_bytes(file, save(weights, metadata={"format": "pt", METADATA_KEY: json.dumps(document)}))
@@ -64,7 +64,7 @@ def write_safetensors(model: Model, file: Path, dtype: str | None) -> None:
 
 
 def write_state_dict(model: Model, file: Path, dtype: str | None, pickled: bool) -> None:
-    """Write the denoiser's weights alone, by name: ``model.*`` for EDM's networks, as in the public files.
+    """Write the network's weights alone, by name: ``model.*`` for EDM's networks, as in the public files.
 
     Args:
         model: a student or a teacher.
@@ -72,7 +72,7 @@ def write_state_dict(model: Model, file: Path, dtype: str | None, pickled: bool)
         dtype: of the weights; None keeps theirs.
         pickled: for ``torch.load`` instead of safetensors.
     """
-    model.denoiser()
+    model.network()
     weights = in_precision(model.weights, dtype)
     if pickled:
         write_atomically(file, lambda stream: torch.save(weights, stream))

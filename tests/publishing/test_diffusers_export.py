@@ -22,7 +22,7 @@ from disback_cli.publishing.diffusers_export import write_diffusers
 from disback_cli.publishing.model import read_model
 from disback_cli.publishing.stock_pipeline import stock_parts, write_stock_pipeline
 
-CUSTOM = ("song", "adm", "dit")
+CUSTOM = ("song", "adm", "dit", "few")
 COUNT = 4
 LABELS = [2, 0, 1, 2]
 # All pipelines in one process: code of one export must not become another's.
@@ -43,11 +43,13 @@ torch.set_num_threads(1)
 root, labels = sys.argv[1], [int(word) for word in sys.argv[2:]]
 z = load_file(root + "/latents.safetensors")
 load = lambda name: DiffusionPipeline.from_pretrained(f"{root}/{name}", trust_remote_code=name != "unet")
-pipes = {name: load(name) for name in ("song", "adm", "dit", "unet")}
+pipes = {name: load(name) for name in ("song", "adm", "dit", "unet", "few")}
 found = {}
 for name, pipe in pipes.items():
-    classes = {} if name == "song" else {"class_labels": labels}
-    found[name] = pipe(batch_size=len(labels), latents=z[name], output_type="pt", **classes).images
+    options = {} if name in ("song", "few") else {"class_labels": labels}
+    if name == "few":
+        options = {"generator": torch.Generator().manual_seed(7), "num_inference_steps": 3}
+    found[name] = pipe(batch_size=len(labels), latents=z[name], output_type="pt", **options).images
     module = pipe.unet if name == "unet" else pipe.network
     found |= {f"{name}/{key}": tensor for key, tensor in module.state_dict().items()}
 
@@ -60,6 +62,13 @@ draw = lambda: pipe(batch_size=3, generator=torch.Generator().manual_seed(1), ou
 found["drawn twice"] = torch.tensor([abs(draw() - draw()).max() < 1e-6, draw().shape == (3, 8, 8, 3), draw().std() > 0])
 (pictures,) = pipe(latents=z["adm"], class_labels=labels, return_dict=False)
 found["pictures"] = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for p in pictures])
+assert type(pipes["few"]).__name__ == "FewStepPipeline"
+pipes["few"].save_pretrained(root + "/few again")
+few, images = load("few again"), {}
+for name, one in (("few", pipes["few"]), ("again", few)):
+    images[name] = one(batch_size=2, generator=torch.Generator().manual_seed(3), output_type="pt").images
+assert torch.allclose(images["few"], images["again"], atol=1e-6)
+assert not torch.equal(few(latents=z["few"], output_type="pt").images, few(latents=z["few"], output_type="pt").images)
 grey = pipes["song"](latents=z["song"]).images
 assert [p.mode for p in pictures + grey] == ["RGB"] * 4 + ["L"] * 4
 two = {"class_labels": [0], "batch_size": 2}
@@ -87,7 +96,7 @@ def root(students, tmp_path_factory) -> Path:
     latents = {}
     for name in (*CUSTOM, "unet"):
         model = read_model(str(students[name]))
-        denoiser = model.denoiser()
+        denoiser = model.network()
         shape = (COUNT, *denoiser.shape)
         latents[name] = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         parts = stock_parts(model, denoiser)
@@ -113,8 +122,10 @@ def _samples(run: Path, latents: torch.Tensor) -> torch.Tensor:
     """What our student makes of these latents, in [-1, 1]."""
     student, _ = load_student(str(run))
     labels = torch.eye(student.denoiser.label_dim)[LABELS] if student.denoiser.label_dim else None
+    generator = torch.Generator().manual_seed(7)
+    further = [torch.randn(latents.shape, generator=generator) for _ in range(1, student.network_evaluations)]
     with torch.no_grad():
-        samples = student(latents, labels)
+        samples = student(latents, labels, lambda step: further[step - 1])
         decoder, _ = load_decoder(student_place(str(run)))
         return samples if decoder is None else decoder(samples)
 
@@ -187,10 +198,40 @@ def test_a_learnt_variance_is_left_out_and_a_learnt_embedding_needs_code(tmp_pat
         DDPMPipeline(tiny_unet(3, **config), DDPMScheduler(clip_sample=False)).save_pretrained(tmp_path / name)
         run = untrained(tmp_path / f"run_{name}", teachers.diffusers(name=name, path=str(tmp_path / name)), 5.0)
         model = read_model(str(run))
-        found[name] = stock_parts(model, model.denoiser())
+        found[name] = stock_parts(model, model.network())
     assert found["embedding"] is None
     parts = found["variance"]
     assert parts.network["out_channels"] == 3 and parts.weights["conv_out.weight"].shape[0] == 3
+
+
+def test_the_card_of_a_few_step_pipeline_tells_its_levels(root):
+    card = (root / "few" / "README.md").read_text()
+    for text in ("# Few-step student of edm_digits", "3 evaluations of its network", "sigmas: 80, 6, 1", '"few-step"'):
+        assert text in card, text
+
+
+def test_the_few_step_check_in_a_clean_process_draws_the_same_noise(students, tmp_path, monkeypatch):
+    """Latents, then the noise of the further evaluations, come from one generator, here as there."""
+    made = {}
+
+    def sampled(root, count, seed, label_dim, custom):
+        generator = torch.Generator().manual_seed(seed)
+        z, one, two = (torch.randn(count, 1, 8, 8, generator=generator) for _ in range(3))
+        student, _ = load_student(str(students["few"]))
+        made["x"] = (student(z, None, lambda step: (one, two)[step - 1]) / 2 + 0.5).clamp(0, 1)
+        return made["x"]
+
+    monkeypatch.setattr(diffusers_export, "sampled_in_clean_process", sampled)
+    exported = write_diffusers(read_model(str(students["few"])), tmp_path / "out", None, lambda _: None)
+    assert exported.custom and exported.difference == 0 and made["x"].std() > 0.05
+
+
+def test_a_compact_student_is_exported_like_a_one_step_student(students, tmp_path):
+    model = read_model(str(students["compact"]))
+    assert model.sigmas == [2.5]
+    write_custom_pipeline(model, tmp_path, None, 0)
+    assert json.loads((tmp_path / "network" / "config.json").read_text())["sigma_init"] == 2.5
+    assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == ["pipeline", "OneStepPipeline"]
 
 
 def test_a_pipeline_that_makes_other_images_is_refused(students, tmp_path, monkeypatch):
@@ -199,7 +240,17 @@ def test_a_pipeline_that_makes_other_images_is_refused(students, tmp_path, monke
         write_diffusers(read_model(str(students["song"])), tmp_path / "out", None, lambda _: None)
 
 
-@pytest.mark.parametrize(("name", "message"), [("points", "makes points of shape"), ("teacher", "is a teacher")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("points", "makes points of shape"),
+        ("teacher", "is a teacher"),
+        (
+            "generator",
+            "a generator student, for which there is no diffusers pipeline: use to=folder",
+        ),
+    ],
+)
 def test_what_has_no_pipeline(students, tmp_path, name, message):
     location = "pkg://disback_cli/assets/edm_digits" if name == "teacher" else str(students[name])
     with pytest.raises(UserError, match=message):

@@ -10,7 +10,7 @@ from nvidia_files import DHARIWAL, EDM2, NCSNPP
 
 from disback_cli.denoisers.folder import build
 from disback_cli.publishing import source_bundle
-from disback_cli.publishing.custom_pipeline import NETWORK_CLASS, class_names, local_spec
+from disback_cli.publishing.custom_pipeline import ONE_STEP, class_names, local_spec
 from disback_cli.publishing.source_bundle import bundle
 
 NETWORKS = "disback_cli.denoisers."
@@ -61,7 +61,7 @@ def _executed(source, name):
 @pytest.mark.parametrize("family", SPECS)
 def test_a_network_computes_the_same_without_our_modules(family):
     spec = SPECS[family]
-    source = bundle([NETWORK_CLASS, *class_names(spec)], "header")
+    source = bundle([ONE_STEP[0], *class_names(spec)], "header")
     imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
     assert not [module for module in imported if module.startswith("disback_cli")]
     assert "type: ignore" not in source
