@@ -1,4 +1,4 @@
-"""Where on the recording the nodes lie: evenly in steps, geometrically, or evenly in distance from the teacher."""
+"""Where on the recording the nodes lie: evenly in steps, geometrically, or evenly in the place on the way."""
 
 from __future__ import annotations
 
@@ -42,9 +42,12 @@ def _distinct(steps: list[int], iterations: int) -> list[int]:
 
 
 def thin(distances: Sequence[float]) -> int:
-    """Index of the candidate that is missed least: the one whose neighbours are closest in distance.
+    """Index of the candidate that is missed least: the one whose neighbours are closest to each other.
 
-    The last candidate is never given up; before the first one lies the teacher, at distance 0.
+    The last candidate is never given up; before the first one lies the teacher, at 0.
+
+    Args:
+        distances: place of each candidate, as in :func:`select_by_distance`.
     """
     padded = [0.0, *distances]
     gaps = [abs(padded[i + 2] - padded[i]) for i in range(len(distances) - 1)]
@@ -58,7 +61,8 @@ def select_by_distance(distances: Sequence[float], nodes: int) -> list[int]:
     all gaps are equal. Exact, by dynamic programming.
 
     Args:
-        distances: mismatch to the teacher of each candidate, in order of recording.
+        distances: place of each candidate, in order of recording: its mismatch to the teacher, or its way from the
+            teacher through all candidates before.
         nodes: how many to choose, at least 1.
 
     Raises:
