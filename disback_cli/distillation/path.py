@@ -1,7 +1,8 @@
 """The degradation path on disk: ordered, verified sets of denoiser weights, node 0 = the teacher.
 
 ``<run>/path/`` holds ``node_00.safetensors`` ... and ``path.json``, which is written last: a folder without it is
-no path. A node holds the denoiser's weights alone (fp32), so any run on the same teacher can use it.
+no path. A node holds the denoiser's weights alone (fp32), or those of the adapters that were trained beside the
+teacher's (LoRA), so any run on the same teacher can use it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from disback_cli.denoisers.descriptions import differences
+from disback_cli.distillation.adapters import LoraSettings, merged
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of, write_bytes, write_json
 
 FORMAT = 1
 MANIFEST = "path.json"
-# key of a denoiser's description that may differ between the recording and its use
-_PRECISION = "network_dtype"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Node:
         images: samples of stage 1 behind it.
         mismatch: to the teacher, see :func:`disback_cli.distillation.losses.mismatch`.
         sha256: of the file.
+        arc: way from the teacher to it, each measured state of the recording against the one before; None in paths
+            that were recorded before it was measured.
     """
 
     index: int
@@ -43,6 +46,7 @@ class Node:
     images: int
     mismatch: float
     sha256: str
+    arc: float | None = None
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
@@ -58,7 +62,8 @@ def write_manifest(folder: Path, nodes: Sequence[Node], facts: dict[str, Any]) -
     Args:
         folder: where the node files are.
         nodes: in order, node 0 first.
-        facts: everything else the manifest tells: teacher (name, hash), student, noise, cost, ...
+        facts: everything else the manifest tells: teacher (name, hash), student, noise, cost, ...; ``adapter`` where
+            the nodes are adapters, see :meth:`disback_cli.distillation.adapters.LoraSettings.document`.
     """
     write_json(folder / MANIFEST, {"format": FORMAT, **facts, "nodes": [asdict(node) for node in nodes]})
 
@@ -82,6 +87,9 @@ def find_manifest(location: str | Path) -> Path:
 class DegradationPath:
     """A complete path, every node verified against its hash when opened.
 
+    Attributes:
+        adapter: settings of the adapters that the nodes hold; None where the nodes are whole networks.
+
     Args:
         location: a run folder, its ``path`` folder, or its ``path.json``.
 
@@ -99,6 +107,8 @@ class DegradationPath:
                 raise UserError(f"{manifest} has format {known}; this version reads format {FORMAT}.")
             self.nodes = [Node(**node) for node in self.facts["nodes"]]
             self.teacher_name, self.teacher_hash = self.facts["teacher"]["name"], self.facts["teacher"]["hash"]
+            adapter = self.facts.get("adapter")
+            self.adapter = None if adapter is None else LoraSettings.of_document(adapter)
         except (ValueError, KeyError, TypeError) as error:  # ValueError: no JSON, or not even text
             raise UserError(f"{manifest} is damaged ({error!r}); record the path again.") from error
         if len(self.nodes) < 2 or [node.index for node in self.nodes] != list(range(len(self.nodes))):
@@ -109,6 +119,12 @@ class DegradationPath:
     def last(self) -> int:
         """Number of the last node, N."""
         return len(self.nodes) - 1
+
+    @property
+    def distances(self) -> list[float]:
+        """How far along the path each node lies: by the way between the nodes where it was measured."""
+        arcs = [node.arc for node in self.nodes if node.arc is not None]
+        return arcs if len(arcs) == len(self.nodes) else [node.mismatch for node in self.nodes]
 
     def _verify(self) -> None:
         for node in self.nodes:
@@ -127,12 +143,7 @@ class DegradationPath:
         recorded = self.facts["teacher"].get("denoiser")
         if spec is None or recorded is None:
             return
-        before, now = _flat(recorded), _flat(json.loads(json.dumps(spec)))
-        changed = [
-            f"{key} was {before.get(key)} and is {now.get(key)}"
-            for key in sorted(before.keys() | now.keys())
-            if key != _PRECISION and before.get(key) != now.get(key)
-        ]
+        changed = differences(recorded, spec)
         if changed:
             raise UserError(
                 f"the path {self.folder} was recorded from the teacher {self.teacher_name} with the same weights, but "
@@ -141,8 +152,21 @@ class DegradationPath:
             )
 
     def weights(self, index: int) -> dict[str, Tensor]:
-        """Weights of node ``index`` on the CPU."""
+        """The tensors of node ``index`` as they lie in its file, on the CPU."""
         return load_file(self.folder / self.nodes[index].file)
+
+    def full_weights(self, index: int, teacher_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the whole network at node ``index`` under the teacher's names.
+
+        Args:
+            index: number of the node.
+            teacher_weights: the teacher's state dict, into which adapters are merged.
+
+        Raises:
+            UserError: the node's adapters do not fit these weights.
+        """
+        weights = self.weights(index)
+        return weights if self.adapter is None else merged(teacher_weights, weights, self.adapter.scale)
 
     def require_teacher(self, name: str, weights_hash: str, spec: Mapping[str, Any] | None = None) -> None:
         """Check that the path belongs to this teacher.
@@ -169,13 +193,3 @@ class DegradationPath:
             f"(weights {self.teacher_hash[:12]}), but this run's teacher is {name} (weights {weights_hash[:12]}). "
             f"{mend}, choose another path=RUN, or record one with this teacher: `disback record teacher={name} ...`."
         )
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested description by dotted keys; lists count as values."""
-    if not isinstance(node, Mapping):
-        return {prefix: node}
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found

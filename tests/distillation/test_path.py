@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 
 from disback_cli.distillation.path import MANIFEST, DegradationPath, Node, save_weights, write_manifest
 from disback_cli.distillation.path_recorder import PathRecorder
+from disback_cli.distillation.recording import MismatchProbe
+from disback_cli.distillation.spacing import select_by_distance
 from disback_cli.errors import UserError
 
 FACTS = {"teacher": {"name": "gmm_2d", "hash": "a" * 64}}
@@ -189,7 +191,7 @@ def record(tmp_path, teacher, make_recording, fit, *, nodes, spacing, iterations
     return DegradationPath(tmp_path), recorder
 
 
-@pytest.mark.parametrize("spacing", ["distance", "steps", "geometric"])
+@pytest.mark.parametrize("spacing", ["distance", "arc", "steps", "geometric"])
 @pytest.mark.parametrize("nodes", [1, 3, 5])
 def test_recording_leaves_exactly_the_nodes_asked_for_and_the_teacher_as_node_0(
     tmp_path, teacher, make_recording, fit, watch, spacing, nodes
@@ -211,7 +213,7 @@ def test_recording_leaves_exactly_the_nodes_asked_for_and_the_teacher_as_node_0(
         assert all(torch.equal(weights[name], states[node.iteration][name]) for name in weights)
         assert node.mismatch > 0
         assert node.images == node.iteration * 16
-    assert not recorder.folder.exists()
+    assert not recorder.candidates.folder.exists()
 
 
 def test_nodes_hold_the_denoisers_weights_alone(tmp_path, teacher, make_recording, fit):
@@ -224,11 +226,12 @@ def test_candidates_on_the_disk_stay_bounded_and_match_the_list(tmp_path, teache
         run_dir=tmp_path, teacher=teacher, nodes=1, spacing="distance", iterations=40, probe_samples=16
     )
     counts = []
-    look = watch(lambda _: counts.append(len(list(recorder.folder.glob("*.safetensors")))))
+    look = watch(lambda _: counts.append(len(list(recorder.candidates.folder.glob("*.safetensors")))))
     fit(make_recording(iterations=40), recorder, look)
-    assert max(counts) == recorder.most < len(recorder.steps)
-    assert {candidate.file for candidate in recorder.candidates} == {file.name for file in recorder.folder.iterdir()}
-    assert recorder.candidates[-1].iteration == 40
+    kept = recorder.candidates.kept
+    assert max(counts) == recorder.candidates.most < len(recorder.steps)
+    assert {candidate.file for candidate in kept} == {file.name for file in recorder.candidates.folder.iterdir()}
+    assert kept[-1].iteration == 40
 
 
 def test_finishing_twice_leaves_the_same_path(tmp_path, teacher, make_recording, fit):
@@ -238,7 +241,7 @@ def test_finishing_twice_leaves_the_same_path(tmp_path, teacher, make_recording,
     assert DegradationPath(tmp_path).nodes == path.nodes
 
 
-@pytest.mark.parametrize("spacing", ["distance", "steps"])
+@pytest.mark.parametrize("spacing", ["distance", "arc", "steps"])
 def test_interrupted_recording_leaves_the_same_path(tmp_path, teacher, make_recording, fit, save_at, spacing):
     whole, _ = record(tmp_path / "whole", teacher, make_recording, fit, nodes=3, spacing=spacing, iterations=20)
     settings = {"teacher": teacher, "nodes": 3, "spacing": spacing, "iterations": 20, "probe_samples": 32}
@@ -250,6 +253,38 @@ def test_interrupted_recording_leaves_the_same_path(tmp_path, teacher, make_reco
     fit(make_recording(iterations=20), second, checkpoint=saver.store.newest_whole())
     second.finish(teacher.state_dict(), 16, FACTS)
     assert DegradationPath(tmp_path / "parts").nodes == whole.nodes
+
+
+@pytest.mark.parametrize("spacing", ["arc", "steps"])
+def test_the_way_to_a_node_is_measured_from_candidate_to_candidate(
+    tmp_path, teacher, make_recording, fit, watch, spacing
+):
+    states: dict = {}
+    settings = {"nodes": 3, "spacing": spacing, "iterations": 9, "states": states, "watch": watch}
+    path, recorder = record(tmp_path, teacher, make_recording, fit, **settings)
+    probe = MismatchProbe(make_recording(), teacher, 32)
+    network, way, ways = make_recording().fake, 0.0, {}
+    for step in sorted(recorder.steps):
+        network.load_state_dict(states[step])
+        probe.measure(network)
+        way += probe.moved
+        ways[step] = way
+    assert [node.arc for node in path.nodes] == pytest.approx([0.0, *(ways[n.iteration] for n in path.nodes[1:])])
+    # no way is shorter than the straight one
+    assert all(node.arc >= node.mismatch - 1e-6 for node in path.nodes)
+    assert path.distances == [node.arc for node in path.nodes]
+
+
+def test_nodes_evenly_spaced_on_the_way_split_it_best(tmp_path, teacher, make_recording, fit):
+    path, recorder = record(tmp_path, teacher, make_recording, fit, nodes=3, spacing="arc", iterations=20)
+    ways = [candidate.arc for candidate in recorder.candidates.kept]
+    assert len(ways) > 3
+    assert path.distances[1:] == [ways[i] for i in select_by_distance(ways, 3)]
+
+
+def test_a_path_recorded_before_the_way_was_measured_is_read_by_its_mismatches(folder):
+    edit(folder, lambda manifest: [node.pop("arc") for node in manifest["nodes"]])
+    assert DegradationPath(folder).distances == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_recording_of_another_length_is_not_continued(tmp_path, teacher, make_recording, fit, save_at):
