@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from disback_cli.denoisers.kinds import STUDENT
-from disback_cli.denoisers.open_source import Place, built_without_memory, open_source
+from disback_cli.denoisers.kinds import STUDENT, words_of_student
+from disback_cli.denoisers.open_source import Place, open_source, usable_without_memory
 from disback_cli.denoisers.source import NetworkSource
 from disback_cli.denoisers.tensor_files import dtypes_in, entries_of
 from disback_cli.errors import UserError
@@ -79,8 +79,10 @@ def _describe_built(report: Report, source: NetworkSource) -> None:
     Raises:
         UserError: it cannot be built, or the weights do not fit.
     """
-    denoiser = built_without_memory(source)
-    count = sum(parameter.numel() for parameter in denoiser.parameters())
+    from disback_cli.denoisers.protocol import Denoiser
+
+    network = usable_without_memory(source)
+    count = sum(parameter.numel() for parameter in network.parameters())
     dtype = dtypes_in(entries_of(source.weights))
     report.add("parameters", count, f"{count:,} in {dtype}")
     report.add("dtype", dtype)
@@ -88,23 +90,24 @@ def _describe_built(report: Report, source: NetworkSource) -> None:
     asked = source.spec.get("network_dtype")
     if asked not in (None, "fp32"):
         report.add("activations", asked, f"{asked} inside the network, where the device can")
-    shape, what = list(denoiser.shape), _kind_of_samples(source, denoiser.shape)
-    size = f"{shape[0]} x {shape[1]} x {shape[2]}" if len(shape) == 3 else str(shape[0])
-    report.add(
-        "samples", {"kind": what, "shape": shape}, f"{what}, {size}{' (channels x height x width)' * (len(shape) == 3)}"
-    )
-    report.add(
-        "classes", denoiser.label_dim, f"{denoiser.label_dim}, one-hot" if denoiser.label_dim else "none: unconditional"
-    )
-    levels = {"sigma_min": denoiser.sigma_min, "sigma_max": denoiser.sigma_max, "sigma_data": denoiser.sigma_data}
-    text = f"{denoiser.sigma_min:g} to {denoiser.sigma_max:g}, sigma_data {denoiser.sigma_data:g}"
-    report.add("noise_levels", levels, text)
+    if isinstance(network, Denoiser):
+        _describe_samples(report, source, list(network.shape), network.label_dim)
+        levels = {"sigma_min": network.sigma_min, "sigma_max": network.sigma_max, "sigma_data": network.sigma_data}
+        text = f"{network.sigma_min:g} to {network.sigma_max:g}, sigma_data {network.sigma_data:g}"
+        report.add("noise_levels", levels, text)
     if source.decoder is not None:
         numbers = sum(tensor.numel() for tensor in source.decoder.weights.values())
         report.add("decoder", numbers, f"{numbers:,} parameters, turns latents into images")
 
 
-def _kind_of_samples(source: NetworkSource, shape: tuple[int, ...]) -> str:
+def _describe_samples(report: Report, source: NetworkSource, shape: list[int], classes: int) -> None:
+    what = _kind_of_samples(source, shape)
+    size = " x ".join(map(str, shape)) + " (channels x height x width)" * (len(shape) == 3)
+    report.add("samples", {"kind": what, "shape": shape}, f"{what}, {size}")
+    report.add("classes", classes, f"{classes}, one-hot" if classes else "none: unconditional")
+
+
+def _kind_of_samples(source: NetworkSource, shape: list[int]) -> str:
     if source.decoder is not None:
         return "latents"
     if len(shape) != 3:
@@ -119,7 +122,7 @@ def _describe_origin(report: Report, source: NetworkSource) -> None:
             report.add(name, facts[name])
     document = facts.get("document")
     if isinstance(document, Mapping):
-        _describe_document(report, document)
+        _describe_document(report, source, document)
     if facts.get("key") is not None:
         others = facts.get("others") or {}
         beside = f"; beside it: {', '.join(others)}" if others else ""
@@ -127,14 +130,12 @@ def _describe_origin(report: Report, source: NetworkSource) -> None:
     report.add("licence", facts.get("licence"))
 
 
-def _describe_document(report: Report, document: Mapping[str, Any]) -> None:
+def _describe_document(report: Report, source: NetworkSource, document: Mapping[str, Any]) -> None:
     """What our own config.json says besides the network."""
     settings, teacher = document.get("student"), document.get("teacher")
     if document.get("kind") == STUDENT and isinstance(settings, Mapping):
-        report.kind, report.title = "student", "a one-step student of disback"
-        report.add(
-            "asked_at", settings.get("sigma_init"), f"noise level {settings.get('sigma_init')}, one evaluation a sample"
-        )
+        report.kind, report.title = "student", f"a {words_of_student(document)} of disback"
+        _describe_student(report, source, settings)
     if isinstance(teacher, Mapping):
         report.add("teacher", dict(teacher), f"{teacher.get('name')} (weights {str(teacher.get('hash'))[:12]})")
     metrics = document.get("metrics")
@@ -142,6 +143,19 @@ def _describe_document(report: Report, document: Mapping[str, Any]) -> None:
         report.add("metrics", dict(metrics))
     report.add("weights_hash", document.get("weights_hash"))
     report.add("whole", True, "yes: the weights have the sha256 that config.json gives")
+
+
+def _describe_student(report: Report, source: NetworkSource, settings: Mapping[str, Any]) -> None:
+    """How a student's network makes samples."""
+    levels = settings.get("sigmas")
+    if isinstance(levels, list):
+        said = ", ".join(map(_word, levels))
+        report.add("asked_at", levels, f"noise levels {said}: {len(levels)} evaluations a sample")
+    elif "sigma_init" in settings:
+        report.add("asked_at", settings["sigma_init"], f"noise level {settings['sigma_init']}, one evaluation a sample")
+    elif isinstance(settings.get("shape"), list):
+        _describe_samples(report, source, settings["shape"], settings.get("label_dim") or 0)
+        report.add("asked_at", None, "no noise level: the network turns noise into samples, one evaluation a sample")
 
 
 def _describe_files(report: Report, place: Place, digest: str | None = None) -> None:
@@ -168,7 +182,7 @@ def _next(report: Report, source: NetworkSource, place: Place) -> None:
         report.next += [
             command("sample", ("student", place.path)),
             command("evaluate", ("student", place.path)),
-            f"disback convert {typed(place.path)} OUT to=diffusers",
+            f"disback convert {typed(place.path)} OUT{' to=diffusers' if 'noise_levels' in report.facts else ''}",
         ]
         report.usable = None
     elif source.format == "diffusers":

@@ -40,6 +40,9 @@ def describe_path(report: Report, folder: Path) -> bool:
     teacher = document.get("teacher")
     if isinstance(teacher, Mapping) and "teacher" not in report.facts:
         report.add("teacher", teacher.get("name"), f"{teacher.get('name')} (weights {str(teacher.get('hash'))[:12]})")
+    adapter = document.get("adapter")
+    if isinstance(adapter, Mapping):
+        report.add("adapter", dict(adapter), _words_of_adapter(adapter))
     report.columns = ("node", "iteration", "images", "mismatch to the teacher", "file")
     states = [_state_of_node(folder, node) for node in nodes]
     for node, state in zip(nodes, states, strict=True):
@@ -50,6 +53,12 @@ def describe_path(report: Report, folder: Path) -> bool:
     if damaged:
         report.notes.append("A damaged path is refused; restore the files, or record the path again.")
     return not damaged
+
+
+def _words_of_adapter(adapter: Mapping[str, Any]) -> str:
+    layers = adapter.get("layers")
+    where = ", ".join(map(str, layers)) if isinstance(layers, list) else layers
+    return f"nodes are LoRA of rank {adapter.get('rank')}, alpha {adapter.get('alpha')}, on layers: {where}"
 
 
 def _state_of_node(folder: Path, node: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ _TENSORS = ("safetensors", "torch-archive", "torch-legacy")
 _OF_A_FOLDER = (
     runfolder.RUN_FILE,
     "path.json",
+    "pairs.json",
     "config.json",
     "model_index.json",
     "scheduler_config.json",
@@ -53,7 +54,7 @@ def _folder(path: Path) -> Report:
 
 
 def _file(path: Path) -> Report:
-    if path.name in _OF_A_FOLDER or (path.suffix == ".safetensors" and (path.parent / "path.json").is_file()):
+    if path.name in _OF_A_FOLDER or (path.suffix == ".safetensors" and _is_of_collection(path.parent)):
         report = _folder(path.absolute().parent)
         report.notes.insert(0, f"{path.name} belongs to its folder, which is what is shown.")
         return report
@@ -71,6 +72,11 @@ def _file(path: Path) -> Report:
     if option is not None:
         return data.report_data(path, option)
     raise UserError(_unknown(path, what_instead(path)))
+
+
+def _is_of_collection(folder: Path) -> bool:
+    """Whether the tensor files of a folder mean something together only."""
+    return any((folder / manifest).is_file() for manifest in ("path.json", "pairs.json"))
 
 
 def _pickle(path: Path) -> Report:

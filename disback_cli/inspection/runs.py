@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,22 @@ import yaml
 from disback_cli.configuration import runfolder
 from disback_cli.configuration.arguments import shown
 from disback_cli.configuration.discovery import RESUMABLE, SWEEP_FILE
+from disback_cli.configuration.pairsource import PAIRS_FILE
 from disback_cli.configuration.runfolder import Run, read_json
-from disback_cli.denoisers.open_source import built_without_memory, open_source
+from disback_cli.denoisers.open_source import open_source, usable_without_memory
 from disback_cli.errors import UserError
+from disback_cli.inspection.pairs import describe_pairs, report_pairs
 from disback_cli.inspection.paths import PATH_FILE, describe_path, report_path
 from disback_cli.inspection.report import Report, command, typed
 from disback_cli.inspection.sweeps import report_sweep
 
 _SUMMARY_FILE = "summary.json"
-_NETWORKS_OF = {"backtrack": "student", "pretrain": "teacher"}
+_NETWORKS_OF = {"backtrack": "student", "regress": "student", "pretrain": "teacher"}
 _SHOWN_RUNS = 30
-_KINDS = {"record": "recording", "backtrack": "distillation", "pretrain": "training", "sample": "samples"}
+_KINDS = {
+    "record": "recording", "assemble": "assembly", "backtrack": "distillation", "pretrain": "training",
+    "regress": "regression", "sample": "samples", "pairs": "pairs",
+}  # fmt: skip
 
 
 def report_run(run: Run) -> Report:
@@ -39,7 +45,9 @@ def report_run(run: Run) -> Report:
     whole = True
     if (run.folder / "path" / PATH_FILE).is_file():
         whole = describe_path(report, run.folder / "path")
-    elif run.verb == "record" and run.finished:
+    elif (run.folder / PAIRS_FILE).is_file():
+        whole = describe_pairs(report, run.folder)
+    elif run.verb in ("record", "assemble") and run.finished:
         whole = False
         report.notes.append("The recording is finished, but its path/ is not there: record it again.")
     if not run.finished:
@@ -98,19 +106,24 @@ def _next_of_unfinished(report: Report, run: Run) -> None:
         report.notes.append("A process is working in it; wait for its end.")
     elif run.verb in RESUMABLE:
         report.next.append(command(run.verb, ("resume", run.folder)))
+    elif run.verb == "pairs":
+        report.notes.append("The same command goes on with them.")
+        report.next.append(shlex.join(["disback", run.verb, *run.overrides]))
     else:
         report.notes.append(f"`disback {run.verb}` is not continued; give the command again.")
 
 
 def _next_of_finished(report: Report, run: Run) -> None:
     folder = run.folder
-    if run.verb == "record":
+    if run.verb in ("record", "assemble"):
         report.next.append(command("backtrack", ("path", folder)))
+    elif run.verb == "pairs":
+        report.next.append(command("regress", ("pairs", folder)))
     elif run.verb in _NETWORKS_OF and not _is_usable(report, folder / _NETWORKS_OF[run.verb]):
         report.notes.append(
             "The run is finished, but its network cannot be used: take it from a copy, or run it again."
         )
-    elif run.verb == "backtrack":
+    elif run.verb in ("backtrack", "regress"):
         report.next += [
             command("sample", ("student", folder)),
             command("evaluate", ("student", folder)),
@@ -126,7 +139,7 @@ def _next_of_finished(report: Report, run: Run) -> None:
 def _is_usable(report: Report, folder: Path) -> bool:
     """Whether the network that a run left is whole and can be built."""
     try:
-        built_without_memory(open_source(folder))
+        usable_without_memory(open_source(folder))
     except UserError as error:
         report.refuse(str(error))
         return False
@@ -138,11 +151,13 @@ Reporter = Callable[[Path], Report]
 
 
 def reporter_of(folder: Path) -> Reporter | None:
-    """Which of these a folder is, or a file ``run.json`` or ``path.json`` in it; None for others."""
+    """Which of these a folder is, or a file ``run.json``, ``path.json`` or ``pairs.json`` in it; None for others."""
     if (folder / runfolder.RUN_FILE).is_file():
         return _report_run_folder
     if (folder / PATH_FILE).is_file():
         return report_path
+    if (folder / PAIRS_FILE).is_file():
+        return report_pairs
     if (folder / SWEEP_FILE).is_file():
         return report_sweep
     return _report_collection if any(_runs_below(folder)) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from disback_cli.configuration import runfolder
-from disback_cli.denoisers.kinds import STUDENT
+from disback_cli.denoisers.kinds import STUDENT, words_of_student
 from disback_cli.denoisers.open_source import Place, find_network
 from disback_cli.denoisers.tensor_files import (
     Entry,
@@ -83,8 +83,8 @@ def _our_checkpoint(file: Path, found: TensorFile) -> Report:
 
 
 def _single_file(file: Path, found: TensorFile, document: Mapping[str, Any]) -> Report:
-    student = document.get("kind") == STUDENT
-    title = f"a {'one-step student' if student else 'network'} of disback in one file, with its description"
+    what = words_of_student(document) if document.get("kind") == STUDENT else "network"
+    title = f"a {what} of disback in one file, with its description"
     report = Report(file, "single-file", title)
     _describe_tables(report, found)
     describe_file(report, file)

@@ -22,6 +22,8 @@ from disback_cli.configuration.entry import remove_if_empty, user_error_behind
 from disback_cli.configuration.options import Metrics
 from disback_cli.data.dataset import Dataset
 from disback_cli.denoisers.teachers import Teacher
+from disback_cli.distillation.pairs import Pairs
+from disback_cli.distillation.real_data import RealSamples
 from disback_cli.errors import UserError
 from disback_cli.evaluation.features import FeatureExtractor, require_fitting
 from disback_cli.evaluation.measure import EvaluationNoise
@@ -69,6 +71,54 @@ def build_dataset(cfg: DictConfig, shape: tuple[int, ...], source: str | None = 
             f"{source or f'the teacher {cfg.teacher.name} makes'} {tuple(shape)}; choose another dataset= or teacher="
         )
     return dataset
+
+
+def build_real_samples(cfg: DictConfig, teacher: Teacher, why: str) -> RealSamples:
+    """The configured data set for terms that look at real data, in the range and with the labels of the teacher.
+
+    Args:
+        cfg: with ``dataset``.
+        teacher: whose samples the data are to be like.
+        why: what needs real data, for messages: "objective=dmd2 has a critic".
+
+    Raises:
+        UserError: the teacher is a latent one, no data set is configured, or it does not suit the teacher.
+    """
+    if teacher.decoder is not None:
+        raise UserError(
+            f"{why}, which needs real data, but the teacher {teacher.name} works on latents and a data set has pixels: "
+            "there is no encoder here that could turn the one into the other. Choose an objective without real data, "
+            "or a teacher that works on pixels"
+        )
+    if cfg.get("dataset") is None:
+        raise UserError(
+            f"{why}, which needs real data: name the data set that the teacher {teacher.name} was trained on with "
+            "dataset=..., for example dataset=edm dataset.path=FILE.zip, dataset=image_folder dataset.path=FOLDER or "
+            "dataset=npz dataset.path=FILE.npz"
+        )
+    return RealSamples(build_dataset(cfg, teacher.denoiser.shape), teacher.denoiser.label_dim)
+
+
+def open_pairs(cfg: DictConfig, teacher: Teacher, why: str) -> Pairs:
+    """The pairs of the teacher that ``pairs`` names, every file verified.
+
+    Args:
+        cfg: with ``pairs``.
+        teacher: whose pairs they must be.
+        why: what needs pairs, for messages: "objective.regression is a term on pairs".
+
+    Raises:
+        UserError: none are named, they are damaged, or of another teacher.
+    """
+    if cfg.pairs is None:
+        choice = HydraConfig.get().runtime.choices.get("teacher")
+        raise UserError(
+            f"{why} of the teacher's latents and samples, and there are none of teacher={teacher.name} yet: type "
+            f"`disback pairs teacher={choice}` first, or name others with pairs=RUN"
+        )
+    pairs = Pairs(cfg.pairs)
+    pairs.require_teacher(teacher.name, teacher.hash)
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -199,7 +249,7 @@ def one_shot(
         torch.set_num_threads(launch.threads)
         set_up_logging(None, process_rank())
         if main:
-            _begin(cfg, verb, folder, run, filed_under)
+            begin(cfg, verb, folder, as_run=folder == run, filed_under=filed_under)
         yield folder
         if main and folder == run:
             runfolder.set_state(folder, "finished")
@@ -213,12 +263,12 @@ def one_shot(
             run.rmdir()
 
 
-def _begin(cfg: DictConfig, verb: str, folder: Path, run: Path, filed_under: str | None) -> None:
-    """Say what was found, and write down what was asked for."""
+def begin(cfg: DictConfig, verb: str, folder: Path, *, as_run: bool, filed_under: str | None = None) -> None:
+    """Say what was found, and write down what was asked for; ``as_run`` declares the folder a new run."""
     for note in discovery.notes():
         log.info(note)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(plain(cfg), sort_keys=False)
     write_bytes(folder / "config.yaml", text.encode())
-    if folder == run:
+    if as_run:
         runfolder.create(folder, verb, filed_under or cfg.teacher.name, HydraConfig.get().overrides.task)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from disback_cli.configuration.entry import verb_main
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from disback_cli.distillation.pretraining import Pretraining
@@ -21,6 +22,7 @@ def work(cfg: DictConfig) -> None:
 
     from disback_cli.denoisers.folder import build
     from disback_cli.distillation.pretraining import Pretraining
+    from disback_cli.distillation.snapshots import Snapshots
     from disback_cli.errors import UserError
     from disback_cli.runtime.callbacks import Telemetry
     from disback_cli.runtime.randomness import counter_seed
@@ -38,17 +40,13 @@ def work(cfg: DictConfig) -> None:
         spec = plain(cfg.teacher.denoiser)
         denoiser = build(spec, allow=None).trainable_()
         dataset = build_dataset(cfg, denoiser.shape)
-        if denoiser.label_dim not in (0, dataset.num_classes):
-            raise UserError(
-                f"the network has label_dim={denoiser.label_dim}, "
-                f"the data set {dataset.name} has {dataset.num_classes} classes"
-            )
         # read here, since hashing a large set takes a while and a run must not fail over it when it is done
         data = {"name": dataset.name, "split": dataset.split, "sha256": dataset.sha256, "n": len(dataset)}
         stage = Pretraining(
             denoiser=denoiser,
             dataset=dataset,
             law=instantiate(cfg.noise.fake),
+            weighting=instantiate(cfg.noise.fake_weighting),
             ema_halflife=cfg.ema.halflife,
             ema_rampup=cfg.ema.rampup,
             batch_size=cfg.batch_size,
@@ -62,7 +60,16 @@ def work(cfg: DictConfig) -> None:
         )
         telemetry = Telemetry(cfg.log_every)
         evaluation = _build_evaluation(cfg, session, stage, telemetry)
-        session.run(stage, telemetry, [evaluation], frozenset())
+        snapshots = Snapshots(
+            session.folder / "snapshots",
+            at=list(cfg.snapshots.at),
+            every=cfg.snapshots.every,
+            iterations=cfg.iterations,
+            spec=spec,
+            facts=_origin(cfg, data),
+            dtype=_stored_as(cfg),
+        )
+        session.run(stage, telemetry, [evaluation, snapshots], frozenset())
         if session.main:
             _finish(session, cfg, spec, data, stage, evaluation)
 
@@ -86,6 +93,27 @@ def _build_evaluation(cfg: DictConfig, session: Session, stage: Pretraining, tel
     )
 
 
+def _origin(cfg: DictConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """What every model folder of this run says of where it comes from."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from disback_cli.denoisers.kinds import TEACHER
+
+    return {
+        "kind": TEACHER,
+        "name": cfg.teacher.name,
+        "dataset": data,
+        "command": " ".join(["disback", "pretrain", *HydraConfig.get().overrides.task]),
+        "batch_size": cfg.batch_size,
+    }
+
+
+def _stored_as(cfg: DictConfig) -> torch.dtype | None:
+    import torch
+
+    return {"fp16": torch.float16, "fp32": None}[cfg.save_as]
+
+
 def _finish(
     session: Session,
     cfg: DictConfig,
@@ -95,11 +123,7 @@ def _finish(
     evaluation: Evaluation,
 ) -> None:
     """Save the average as a model folder with its card, and say how to use it."""
-    import torch
-    from hydra.core.hydra_config import HydraConfig
-
     from disback_cli.denoisers.folder import save_model
-    from disback_cli.denoisers.kinds import TEACHER
     from disback_cli.evaluation.comparable import describe_measurement
     from disback_cli.files import write_bytes
     from disback_cli.reporting.cards import teacher_card
@@ -113,19 +137,14 @@ def _finish(
         "seconds": round(stage.seconds, 1),
     }
     facts: dict[str, Any] = {
-        "kind": TEACHER,
-        "name": cfg.teacher.name,
-        "dataset": data,
-        "command": " ".join(["disback", "pretrain", *HydraConfig.get().overrides.task]),
+        **_origin(cfg, data),
         "iterations": stage.iterations,
-        "batch_size": stage.batch_size,
         "metrics": metrics,
         "measured_with": evaluation.suite.provenance() if evaluation.suite else None,
         "cost": cost,
     }
     folder = session.folder / "teacher"
-    dtype = {"fp16": torch.float16, "fp32": None}[cfg.save_as]
-    save_model(folder, spec, stage.ema.network.state_dict(), facts, dtype=dtype)
+    save_model(folder, spec, stage.ema.network.state_dict(), facts, dtype=_stored_as(cfg))
     parameters = sum(p.numel() for p in stage.denoiser.parameters())
     card = teacher_card(facts, parameters, cfg.save_as, dict(cfg.teacher.sampler))
     write_bytes(folder / "README.md", card.encode())
@@ -140,6 +159,12 @@ def _finish(
         print(describe_measurement(measured_with))
     print(f"teacher:  {shown_path(folder)}")
     print(f"next:     disback record teacher=folder teacher.folder={shown_path(folder)}")
+    # the state at the end is the teacher itself; a path begins next to it
+    newest = f"iteration_{stage.iteration:08d}"
+    earlier = [place for place in sorted((session.folder / "snapshots").glob("iteration_*")) if place.name != newest]
+    if earlier:
+        kept = ",".join(shown_path(place) for place in reversed(earlier))
+        print(f"or:       disback assemble teacher=folder teacher.folder={shown_path(folder)} snapshots=[{kept}]")
 
 
 if __name__ == "__main__":

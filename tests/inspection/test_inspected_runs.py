@@ -89,6 +89,16 @@ def test_path_of_a_stranger(here):
         inspect("path")
 
 
+def test_path_of_adapters_says_so(here):
+    make_path(here / "path")
+    manifest = json.loads((here / "path" / "path.json").read_text())
+    adapter = {"kind": "lora", "rank": 4, "alpha": 8.0, "layers": ["qkv", "affine"]}
+    write_json(here / "path" / "path.json", manifest | {"adapter": adapter})
+    report = inspect("path")
+    assert report.facts["adapter"] == adapter
+    assert "nodes are LoRA of rank 4, alpha 8.0, on layers: qkv, affine" in report.as_text()
+
+
 def test_unfinished_run_and_its_checkpoint(here):
     folder = make_run(here / "run", "record", "interrupted")
     file = save_checkpoint(folder, 8)
