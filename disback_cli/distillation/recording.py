@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from disback_cli.denoisers.protocol import Denoiser, expand_sigma
-from disback_cli.distillation.losses import denoising_loss, mismatch
+from disback_cli.distillation.costs import NetworkCosts
+from disback_cli.distillation.losses import denoising_loss
+from disback_cli.distillation.probe_set import ProbeSet
 from disback_cli.distillation.sigma_laws import SigmaLaw
-from disback_cli.distillation.students import OneStepStudent
+from disback_cli.distillation.students import Student, evaluations_of, step_of
+from disback_cli.distillation.weightings import Weighting
+from disback_cli.runtime.randomness import CounterRandom
 from disback_cli.runtime.stage import Stage
 
 
 class Recording(Stage):
     """Trains a copy of the teacher towards the untrained student's own samples.
 
-    An iteration costs 4 F (F: one forward pass of the teacher): one pass of the student without gradients, and
-    forward and backward of the copy. No real data is touched.
+    An iteration costs 4 F (F: one forward pass of the teacher) where student and copy have the teacher's network: one
+    pass of the student without gradients, and forward and backward of the copy. The samples of a student of several
+    evaluations are those of all of them, an evaluation an iteration, as its distillation will train them. No real data
+    is touched.
 
     Args:
         student: the untrained student G0; frozen here.
         fake: the copy of the teacher that is trained (the paper's auxiliary network).
         law: noise levels of the denoising loss.
+        weighting: factor of the denoising loss at each noise level; None is EDM's.
+        costs: what the networks cost, in forward passes of the teacher.
         settings: see :class:`Stage`.
     """
 
-    loss_names: Sequence[str] = ("fake_loss",)
-    passes_per_sample = 4
-
-    def __init__(self, *, student: OneStepStudent, fake: Denoiser, law: SigmaLaw, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        student: Student,
+        fake: Denoiser,
+        law: SigmaLaw,
+        weighting: Weighting | None = None,
+        costs: NetworkCosts | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
         self.student = student.requires_grad_(False)
         self.fake = fake
-        self.law = law
+        self.law, self.weighting = law, weighting
+        self.costs = costs or NetworkCosts()
+
+    @property
+    def passes_per_sample(self) -> float:
+        """Cost of one sample of the present iteration, in forward passes of the teacher."""
+        evaluations = evaluations_of(step_of(self.student, self.random, self.iteration))
+        return self.costs.student * evaluations + self.costs.fake + self.costs.fake_backward
 
     def trained(self) -> dict[str, nn.Module]:
         """The copy alone."""
@@ -43,54 +64,64 @@ class Recording(Stage):
 
     def losses(self, iteration: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Denoising score matching of the copy on fresh samples of G0."""
-        labels = self.one_hot_labels("labels", self.fake.label_dim)
+        shape, labels = self.fake.shape, self.one_hot_labels("labels", self.fake.label_dim)
+        step = step_of(self.student, self.random, iteration)
         with torch.no_grad():
-            x = self.student(self.normal("z", self.fake.shape), labels)
+            x = self.student.training_sample(
+                self.normal("z", shape), labels, lambda later: self.normal(f"student noise {later}", shape), step
+            )
         sigma = self.law.quantile(self.uniform("sigma_fake"))
-        noisy = x + expand_sigma(sigma, x) * self.normal("noise_fake", self.fake.shape)
-        loss = denoising_loss(self.fake(noisy, sigma, labels), x, sigma, self.fake.sigma_data)
+        noisy = x + expand_sigma(sigma, x) * self.normal("noise_fake", shape)
+        denoised = self.fake(noisy, sigma, labels)
+        loss = denoising_loss(denoised, x, sigma, self.fake.sigma_data, weighting=self.weighting)
         return {"fake_loss": loss}, {"sample_mean": x.mean(), "sample_std": x.std()}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a probe's noisy samples are made of where there is no recording.
+
+    Attributes:
+        student: whose samples they are.
+        law: of the noise levels.
+        random: the draws.
+        device: where everything lies.
+    """
+
+    student: Student
+    law: SigmaLaw
+    random: CounterRandom
+    device: torch.device
 
 
 class MismatchProbe:
     """Mismatch to the teacher on a fixed set of the untrained student's noisy samples.
 
     The set and the teacher's answers are made once, so a measurement costs one forward pass of the network and
-    differences between measurements are the network's alone.
+    differences between measurements are the network's alone. Of a student of several evaluations the set holds samples
+    of each in turn.
+
+    Attributes:
+        newest: answers of the network measured last, the teacher's at first.
+        moved: mismatch between the two networks measured last, the teacher counting as the first.
 
     Args:
-        stage: the recording whose student, law and seed are used.
+        stage: the recording whose student, law, seed and device are used.
         teacher: node 0.
         samples: size of the set.
         at_once: most samples a network is asked for at a time; None asks for all.
     """
 
-    def __init__(self, stage: Recording, teacher: Denoiser, samples: int, at_once: int | None = None) -> None:
-        device = stage.device
-        draw = (0, 0, samples)
-        self.samples, self._at_once = samples, at_once or samples
-        with torch.no_grad():
-            self.labels = stage.random.one_hot_labels("probe labels", *draw, teacher.label_dim, device)
-            z = stage.random.normal("probe z", *draw, teacher.shape, device)
-            x = self._in_parts(lambda part: stage.student(z[part], self._labels(part)))
-            self.sigma = stage.law.quantile(stage.random.uniform("probe sigma", *draw, device))
-            noise = stage.random.normal("probe noise", *draw, teacher.shape, device)
-            self.noisy = x + expand_sigma(self.sigma, x) * noise
-            self.answer = self._ask(teacher)
-        self.sigma_data = teacher.sigma_data
+    def __init__(self, stage: Recording | Subject, teacher: Denoiser, samples: int, at_once: int | None = None) -> None:
+        self.samples = samples
+        self._set = ProbeSet(stage.random, stage.law, teacher, samples, stage.device, at_once)
+        self.sigma = self._set.sigma
+        self.noisy = self._set.noisy(self._set.of_student(stage.student))
+        self.answer = self._set.ask(teacher, self.noisy)
+        self.newest, self.moved = self.answer, 0.0
 
-    @torch.no_grad()
     def measure(self, network: Denoiser) -> float:
         """sqrt(mean lam(sigma) (D - D_teacher)^2); see :func:`disback_cli.distillation.losses.mismatch`."""
-        return float(mismatch(self._ask(network), self.answer, self.sigma, self.sigma_data))
-
-    def _ask(self, network: Denoiser) -> Tensor:
-        return self._in_parts(lambda part: network(self.noisy[part], self.sigma[part], self._labels(part)))
-
-    def _labels(self, part: slice) -> Tensor | None:
-        return None if self.labels is None else self.labels[part]
-
-    def _in_parts(self, of: Callable[[slice], Tensor]) -> Tensor:
-        """The set must not need more memory at a time than the training does."""
-        starts = range(0, self.samples, self._at_once)
-        return torch.cat([of(slice(start, start + self._at_once)) for start in starts])
+        before, self.newest = self.newest, self._set.ask(network, self.noisy)
+        self.moved = self._set.apart(self.newest, before)
+        return self._set.apart(self.newest, self.answer)

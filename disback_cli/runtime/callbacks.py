@@ -85,7 +85,12 @@ class Publish(StageCallback):
         row = self.telemetry.row
         if not row:
             return
-        row = {"images": stage.images_seen, **row}
+        row = {
+            "images": stage.images_seen,
+            "network_passes": stage.network_passes,
+            "seconds": round(stage.seconds, 3),
+            **row,
+        }
         for logger in trainer.loggers:
             logger.log_metrics(row, step=stage.iteration)
         self.telemetry.row.clear()

@@ -12,21 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from disback_cli.errors import UserError
 from disback_cli.files import write_bytes
-
-FIRST_COLUMN = "iteration"
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics file, empty cells left out; an absent file has no rows.
-
-    A last line without its end is left out: it is being written, or was torn by a kill or a full disk.
-    """
-    if not path.is_file():
-        return []
-    with open(path, newline="") as file:
-        text = file.read()
-    lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    return [{k: float(v) for k, v in row.items() if k and v not in (None, "")} for row in lines]
+from disback_cli.runtime.metrics_file import FIRST_COLUMN, read_metrics
 
 
 class CsvLogger(Logger):

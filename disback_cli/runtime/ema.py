@@ -39,9 +39,14 @@ class Ema(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module, batch_size: int, images_seen: int) -> None:
-        """Move the average towards ``network`` after one optimiser step on ``batch_size`` images."""
-        mine: list[Tensor] = [p.detach() for p in self.network.parameters()]
-        theirs = [p.detach() for p in network.parameters()]
+        """Move the average towards ``network`` after one optimiser step on ``batch_size`` images.
+
+        Frozen parameters are the same in both and are left out: of a network with adapters, only those are averaged.
+        """
+        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
+        trained = [(own, live) for own, live in pairs if live.requires_grad]
+        mine: list[Tensor] = [own.detach() for own, _ in trained]
+        theirs = [live.detach() for _, live in trained]
         torch._foreach_lerp_(mine, theirs, 1 - self.decay(batch_size, images_seen))
         for buffer, live in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(live)

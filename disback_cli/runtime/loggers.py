@@ -21,6 +21,8 @@ from disback_cli.files import write_json
 
 log = logging.getLogger(__name__)
 
+_LONGEST_NAME = 128  # of a W&B run
+
 
 @dataclass(frozen=True)
 class RunIdentity:
@@ -31,12 +33,14 @@ class RunIdentity:
         verb: ``record``, ``backtrack`` or ``pretrain``.
         config: the resolved configuration, plain containers.
         group: the sweep the run belongs to, or None.
+        name: what people call it: in a sweep what is its own there, else the name of its folder.
     """
 
     folder: Path
     verb: str
     config: dict[str, Any]
     group: str | None
+    name: str
 
 
 def csv_only(run: RunIdentity, /) -> list[Logger]:
@@ -97,7 +101,7 @@ def wandb(
         "project": project,
         "entity": entity,
         "id": _stable_id(run.folder),
-        "name": run.folder.name,
+        "name": run.name[:_LONGEST_NAME],
         "group": group or run.group,
         "job_type": run.verb,
         "tags": tags,

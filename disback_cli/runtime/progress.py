@@ -97,7 +97,7 @@ class StageProgress(StageCallback):
     def after_iteration(self, trainer: pl.Trainer, stage: Stage) -> None:
         """One more."""
         assert self._progress is not None
-        shown = ("fid", "loss", "fake_loss", "mismatch", "target_node")
+        shown = ("fid", "loss", "fake_loss", "regression_loss", "mismatch", "target_node")
         numbers = (f"{k}={v:.4g}" for k, v in self.telemetry.row.items() if k.startswith(shown))
         self._progress.advance(1, " ".join(numbers))
 

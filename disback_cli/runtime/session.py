@@ -22,6 +22,7 @@ from disback_cli.configuration import discovery, runfolder
 from disback_cli.configuration.arguments import with_absolute_places
 from disback_cli.configuration.discovery import CONFIG_FILE
 from disback_cli.configuration.entry import remove_if_empty, user_error_behind
+from disback_cli.configuration.jobs import LABEL_VARIABLE, SWEEP_VARIABLE
 from disback_cli.errors import UserError
 from disback_cli.files import write_bytes, write_json
 from disback_cli.runtime.callbacks import Publish, Saving, Stopping, Telemetry, health_interval
@@ -40,7 +41,7 @@ SUMMARY_FILE = "summary.json"
 # A resumed run that changed one of these would be neither the old run nor a new one.
 FIXED_ON_RESUME = (
     "teacher", "dataset", "student", "noise", "objective", "schedule", "path", "seed", "batch_size",
-    "nodes", "spacing", "share_draw",
+    "nodes", "spacing", "share_draw", "fake", "fake_updates", "fake_samples", "pairs", "distance",
 )  # fmt: skip
 
 
@@ -85,8 +86,9 @@ class Session:
 
     def start_loggers(self) -> None:
         """CSV always, and what the configuration names."""
-        sweep = os.environ.get("DISBACK_SWEEP")
-        identity = RunIdentity(self.folder, self.verb, self.config, Path(sweep).name if sweep else None)
+        sweep, label = os.environ.get(SWEEP_VARIABLE), os.environ.get(LABEL_VARIABLE)
+        group = Path(sweep).name if sweep else None
+        identity = RunIdentity(self.folder, self.verb, self.config, group, label or self.folder.name)
         self.loggers = [CsvLogger(self.folder / "metrics.csv"), *instantiate(self.config["logger"], identity)]
 
     def run(

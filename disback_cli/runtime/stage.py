@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.errors import UserError
 from disback_cli.runtime.health import FiniteGuard, named_gradients
 from disback_cli.runtime.optimizers import AdamSettings, learning_rate
-from disback_cli.runtime.processes import mean_over_processes, rank_and_world
+from disback_cli.runtime.processes import average_gradients, mean_over_processes, rank_and_world
 from disback_cli.runtime.randomness import CounterRandom
 
 
@@ -65,28 +65,40 @@ class Stage(pl.LightningModule):
         self.automatic_optimization = False
         self.batch_size, self.iterations = batch_size, iterations
         self.passes, self._pass = passes, 0
+        # updates of an iteration, and the number of the present one
+        self.updates, self._update = 1, 0
         self.random = CounterRandom(seed)
         self.optimizer_settings = optimizer
         self.lr, self.lr_schedule, self.lr_warmup = dict(lr), lr_schedule, lr_warmup
         self.iteration = 0
+        # forward passes of the teacher's network behind all samples so far, or what costs as much
+        self.network_passes = 0.0
         # Where the last good checkpoint is, for messages; whoever saves them knows.
         self.last_good: Callable[[], str] = lambda: "none was saved"
-        self._seconds_before, self._began = 0.0, time.monotonic()
+        self._seconds_before = 0.0
+        self._began: float | None = None
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
-        self._guard: FiniteGuard | None = None
-        self._parameters_watched: list[nn.Parameter] = []
+        # a watch over each set of networks that steps together
+        self._watched: dict[tuple[str, ...], tuple[FiniteGuard, list[nn.Parameter]]] = {}
 
     # What a stage defines -------------------------------------------------------------------------------------
-
-    loss_names: Sequence[str] = ()
 
     def trained(self) -> dict[str, nn.Module]:
         """The networks that are optimised, by name; one optimiser each, in this order."""
         raise NotImplementedError
 
     def losses(self, iteration: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of an iteration (by the names of ``loss_names``) and further scalars to log, on the device."""
+        """The losses of the present update by name, which are added up, and further scalars to log, on the device."""
+        raise NotImplementedError
+
+    def stepping(self) -> tuple[str, ...]:
+        """The networks that the present update trains; the first update of an iteration reaches all parameters."""
+        return tuple(self.trained())
+
+    @property
+    def passes_per_sample(self) -> float:
+        """Cost of a sample in the present iteration, in forward passes of the teacher."""
         raise NotImplementedError
 
     def after_step(self) -> None:
@@ -112,8 +124,8 @@ class Stage(pl.LightningModule):
 
     @property
     def seconds(self) -> float:
-        """Wall time of the stage up to now, interruptions left out."""
-        return self._seconds_before + time.monotonic() - self._began
+        """Wall time of the stage up to now, interruptions and what comes before the first iteration left out."""
+        return self._seconds_before + (time.monotonic() - self._began if self._began is not None else 0.0)
 
     def on_train_start(self) -> None:
         """The clock starts when everything is built."""
@@ -130,16 +142,21 @@ class Stage(pl.LightningModule):
         return (rank * self.passes + self._pass) * count, count
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
-        """This process's part of the iteration's standard normal draw."""
-        return self.random.normal(purpose, self.iteration, *self.share, shape, self.device)
+        """This process's part of the update's standard normal draw."""
+        return self.random.normal(self._purpose(purpose), self.iteration, *self.share, shape, self.device)
 
     def uniform(self, purpose: str) -> Tensor:
-        """This process's part of the iteration's uniform draw."""
-        return self.random.uniform(purpose, self.iteration, *self.share, self.device)
+        """This process's part of the update's uniform draw."""
+        return self.random.uniform(self._purpose(purpose), self.iteration, *self.share, self.device)
 
     def one_hot_labels(self, purpose: str, classes: int) -> Tensor | None:
-        """This process's part of the iteration's labels, None where there are no classes."""
-        return self.random.one_hot_labels(purpose, self.iteration, *self.share, classes, self.device)
+        """This process's part of the update's labels, None where there are no classes."""
+        name = self._purpose(purpose)
+        return self.random.one_hot_labels(name, self.iteration, *self.share, classes, self.device)
+
+    def _purpose(self, purpose: str) -> str:
+        """Every update of an iteration has draws of its own."""
+        return f"{purpose}/{self._update}" if self._update else purpose
 
     def train_dataloader(self) -> DataLoader[int]:
         """Iteration numbers from where the stage stands."""
@@ -153,64 +170,77 @@ class Stage(pl.LightningModule):
         ]
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """One iteration: all losses, one joint backward a pass, all optimisers.
+        """One iteration: every update takes its losses, one joint backward a pass, and steps its networks.
 
         The losses have disjoint parameters (each detaches what is not its own), so one backward gives every
-        network exactly the gradient it would get from a backward of its own, and plain DDP is content. The losses
+        network exactly the gradient it would get from a backward of its own, and plain DDP is content with the first
+        update. Further ones train fewer networks; their gradients are averaged over the processes here. The losses
         are means over samples and the passes are of one size, so the mean over the passes is the batch's loss.
         """
         iteration = int(batch)
         if iteration != self.iteration:
             raise RuntimeError(f"the loader is at iteration {iteration}, the stage at {self.iteration}")
         self.random.seed_global(iteration, self.global_rank)
-        losses, scalars = self._backward(iteration)
-        self._watch_and_clip(losses, iteration)
-        optimizers = self.optimizers()
-        for optimizer, name in zip(
-            optimizers if isinstance(optimizers, list) else [optimizers], self.trained(), strict=True
-        ):
-            rate = learning_rate(self.lr[name], iteration, self.iterations, self.lr_schedule, self.lr_warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        for network in self._constrained():
-            network.constrain_()
-        self._accumulate({**losses, **scalars})
+        told: list[dict[str, Tensor]] = []
+        for number in range(self.updates):
+            self._update = number
+            losses, scalars = self._backward(iteration)
+            self._step(losses, iteration)
+            told.append({**losses, **scalars})
+        self._update = 0
+        self._accumulate(_means_where_told(told))
+        self.network_passes += self.passes_per_sample * self.batch_size
         self.iteration += 1
         self.after_step()
 
     def _backward(self, iteration: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """All passes of an iteration; gradients travel between the processes with the last one only."""
+        """All passes of an update; gradients travel between the processes with the last one only."""
         every_loss: list[dict[str, Tensor]] = []
         every_scalar: list[dict[str, Tensor]] = []
         for number in range(self.passes):
             self._pass = number
             losses, scalars = self.losses(iteration)
-            total = torch.stack([losses[name] for name in self.loss_names]).sum()
-            with self._without_synchronisation(number < self.passes - 1):
+            total = torch.stack(list(losses.values())).sum()
+            with self._without_synchronisation(number < self.passes - 1 or self._update > 0):
                 self.manual_backward(total / self.passes if self.passes > 1 else total)
             every_loss.append({name: loss.detach() for name, loss in losses.items()})
             every_scalar.append(scalars)
         self._pass = 0
         return _means(every_loss), _means(every_scalar)
 
+    def _step(self, losses: dict[str, Tensor], iteration: int) -> None:
+        """Step the networks that the present update trains, and forget all gradients."""
+        networks, names = self.trained(), self.stepping()
+        if self._update:
+            average_gradients([p for name in names for p in networks[name].parameters()])
+        self._watch_and_clip(losses, names, iteration)
+        found = self.optimizers()
+        optimizers = found if isinstance(found, list) else [found]
+        for optimizer, name in zip(optimizers, networks, strict=True):
+            if name in names:
+                rate = learning_rate(self.lr[name], iteration, self.iterations, self.lr_schedule, self.lr_warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                for network in _constrained(networks[name]):
+                    network.constrain_()
+            optimizer.zero_grad(set_to_none=True)
+
     def _without_synchronisation(self, wanted: bool) -> AbstractContextManager[Any]:
         strategy = self.trainer.strategy if wanted else None
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _constrained(self) -> list[Denoiser]:
-        """The denoisers among the trained networks, which may have to be put back on their manifold."""
-        return [module for net in self.trained().values() for module in net.modules() if isinstance(module, Denoiser)]
-
-    def _watch_and_clip(self, losses: dict[str, Tensor], iteration: int) -> None:
-        if self._guard is None:
-            names, self._parameters_watched = named_gradients(self.trained().items())
-            self._guard = FiniteGuard([*self.loss_names, *names])
-        norms = torch._foreach_norm([p.grad for p in self._parameters_watched if p.grad is not None])
-        self._guard.watch(torch.stack([*(losses[n].detach() for n in self.loss_names), *norms]), iteration)
+    def _watch_and_clip(self, losses: dict[str, Tensor], names: tuple[str, ...], iteration: int) -> None:
+        networks = {name: self.trained()[name] for name in names}
+        key = (*losses, *names)
+        if key not in self._watched:
+            gradients, parameters = named_gradients(networks.items())
+            self._watched[key] = FiniteGuard([*losses, *gradients]), parameters
+        guard, parameters = self._watched[key]
+        norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
+        guard.watch(torch.stack([*(loss.detach() for loss in losses.values()), *norms]), iteration)
         if self.optimizer_settings.clip is not None:
-            for network in self.trained().values():
+            for network in networks.values():
                 nn.utils.clip_grad_norm_(network.parameters(), self.optimizer_settings.clip)
 
     # What callbacks read --------------------------------------------------------------------------------------
@@ -232,8 +262,8 @@ class Stage(pl.LightningModule):
 
     def check_health(self) -> None:
         """Raise NonFiniteError if a loss or gradient was not finite since the start; synchronises with the device."""
-        if self._guard is not None:
-            self._guard.check(self.last_good)
+        for guard, _ in self._watched.values():
+            guard.check(self.last_good)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the running means, so that a resumed run logs the same rows."""
@@ -241,6 +271,7 @@ class Stage(pl.LightningModule):
             "iteration": self.iteration,
             "batch_size": self.batch_size,
             "seconds": self.seconds,
+            "network_passes": self.network_passes,
             "sums": self._sums_of_all(),
             "summed": self._summed,
             **self.stage_state(),
@@ -267,7 +298,7 @@ class Stage(pl.LightningModule):
                 "images could not be counted. Give the same batch_size, or start over with resume=false."
             )
         self.iteration, self._summed = state["iteration"], state["summed"]
-        self._seconds_before = state["seconds"]
+        self._seconds_before, self.network_passes = state["seconds"], state["network_passes"]
         rank, world = rank_and_world()
         for name, values in state["sums"].items():
             own = values[rank] if len(values) == world else values.mean()
@@ -276,6 +307,19 @@ class Stage(pl.LightningModule):
         # how many iterations are left is for our counter and the loader to say.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
         self.restore_stage(state)
+
+
+def _constrained(network: nn.Module) -> list[Denoiser]:
+    """The denoisers in a trained network, which may have to be put back on their manifold."""
+    return [module for module in network.modules() if isinstance(module, Denoiser)]
+
+
+def _means_where_told(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each entry over the updates that tell it."""
+    if len(rows) == 1:
+        return rows[0]
+    told = {name: [row[name].detach() for row in rows if name in row] for row in rows for name in row}
+    return {name: torch.stack(values).mean() for name, values in told.items()}
 
 
 def _means(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def test_fake_score_starts_from_node_n_and_every_target_is_its_node_to_the_bit(
     seen = []
 
     def look(stage):
-        assert same(bits(stage.target), node_weights(stage.target_node))
+        assert same(bits(stage.target), node_weights(int(stage.target_node)))
         assert stage.target is not stage.fake
         seen.append(stage.target_node)
 

@@ -29,7 +29,7 @@ def one_thread():
 class Line(Stage):
     """Fits y = 2 x + 1; an iteration's loss can be spoiled."""
 
-    loss_names = ("loss",)
+    passes_per_sample = 3
 
     def __init__(self, spoil: Callable[[int, Tensor], Tensor] | None = None, **settings: Any) -> None:
         defaults: dict[str, Any] = {

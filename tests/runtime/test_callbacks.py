@@ -38,13 +38,15 @@ def test_checkpoints_come_at_the_interval_at_the_extra_steps_and_at_the_end_once
 
 
 @pytest.mark.parametrize("at", [1, 3, 4])
-def test_resumed_run_writes_the_metrics_of_the_uninterrupted_one_to_the_byte(make_stage, fit, tmp_path, at):
+def test_resumed_run_writes_the_metrics_of_the_uninterrupted_one_to_the_digit(make_stage, fit, tmp_path, at):
     run(fit, make_stage(iterations=7), tmp_path / "whole", every=2)
     store, _ = run(fit, make_stage(iterations=7), tmp_path / "parts", every=2, also_at=frozenset({at}))
     run(fit, make_stage(iterations=7), tmp_path / "parts", every=2, checkpoint=store.path_for(at))
-    parts, whole = ((tmp_path / name / "metrics.csv").read_bytes() for name in ("parts", "whole"))
+    parts, whole = (read_metrics(tmp_path / name / "metrics.csv") for name in ("parts", "whole"))
+    for row in (*parts, *whole):
+        del row["seconds"]
     assert parts == whole
-    assert whole.count(b"\n") == 5
+    assert len(whole) == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

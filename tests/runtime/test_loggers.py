@@ -5,14 +5,15 @@ import json
 
 import pytest
 
+from disback_cli.configuration.jobs import job_environment
 from disback_cli.errors import UserError
-from disback_cli.runtime import loggers
+from disback_cli.runtime import loggers, session
 from disback_cli.runtime.loggers import RunIdentity, csv_only, log_picture, tensorboard, wandb
 
 
 @pytest.fixture
 def run(tmp_path) -> RunIdentity:
-    return RunIdentity(tmp_path, "backtrack", {"seed": 0}, "sweep-1")
+    return RunIdentity(tmp_path, "backtrack", {"seed": 0}, "sweep-1", "schedule=path seed=0")
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_wandb_keeps_one_id_a_run_folder(run, started, no_key, tmp_path):
     wandb(run)
     other = tmp_path / "other"
     other.mkdir()
-    wandb(RunIdentity(other, "record", {}, None))
+    wandb(RunIdentity(other, "record", {}, None, "other"))
     first, second, third = (options["id"] for options, _ in started)
     assert first == second != third
     assert json.loads((run.folder / "wandb_id.json").read_text())["id"] == first
@@ -66,6 +67,7 @@ def test_wandb_is_told_what_the_run_is(run, started, no_key):
     assert options["project"] == "mine"
     assert options["job_type"] == "backtrack"
     assert options["group"] == "sweep-1"
+    assert options["name"] == "schedule=path seed=0"
     assert options["config"] == {"seed": 0}
     assert options["tags"] == ["a"]
     assert options["save_dir"] == str(run.folder)
@@ -129,3 +131,20 @@ def test_pictures_go_to_every_logger_that_shows_them(tmp_path):
     log_picture([first, object(), second], "samples", tmp_path / "x.png", 7)
     assert first.shown == [{"key": "samples", "images": [str(tmp_path / "x.png")], "step": 7}]
     assert second.shown == [("samples", (3, 5, 3), 7, "HWC")]
+
+
+def test_jobs_of_a_sweep_share_a_group_and_are_called_by_what_is_their_own(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(session, "instantiate", lambda _, identity: found.append(identity) or [])
+
+    def identity(label: str, sweep: str) -> RunIdentity:
+        for name, value in job_environment(0, 1, sweep, label).items():
+            monkeypatch.setenv(name, value)
+        session.Session("record", tmp_path / "7", {"logger": {}}, None, None, None, True).start_loggers()
+        return found[-1]
+
+    first, second = (identity(label, "multirun/record/x1") for label in ("nodes=2 seed=0", "nodes=3 seed=0"))
+    assert (first.group, first.name) == ("x1", "nodes=2 seed=0")
+    assert (second.group, second.name) == ("x1", "nodes=3 seed=0")
+    alone = identity("", "")
+    assert (alone.group, alone.name) == (None, "7")
