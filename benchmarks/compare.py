@@ -10,51 +10,19 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from disback_cli.runtime.csv_logger import read_metrics
+from disback_cli.reporting.comparison.bands import band
+from disback_cli.reporting.comparison.curve import Axis, Curve
+from disback_cli.reporting.comparison.runs import read_run
 
 RESULTS = Path(__file__).parent / "results"
 # The number that is compared, lower is better: what separates good from bad on that teacher's samples.
 QUALITY = {"gmm_2d": "swd_", "edm_digits": "fid_", "edm_digits_cond": "fid_"}
+ACROSS: dict[Axis, str] = {"updates": "generator updates", "passes": "network passes, recording included"}
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One run: its quality over its cost.
-
-    Attributes:
-        variant: what is compared, e.g. the schedule.
-        seed: of recording and run.
-        updates: generator updates at which quality was measured.
-        passes: network passes up to there, the recording included for schedules that need one.
-        quality: the measured number.
-    """
-
-    variant: str
-    seed: int
-    updates: tuple[int, ...]
-    passes: tuple[float, ...]
-    quality: tuple[float, ...]
-
-    @property
-    def end(self) -> float:
-        """Mean of the last tenth of the measurements (at least one), less noisy than the last alone."""
-        return statistics.fmean(self.quality[-max(1, len(self.quality) // 10) :])
-
-    def reached(self, level: float, axis: str) -> float | None:
-        """Updates or passes at which the quality first was at ``level`` or better, linear between measurements."""
-        x: Sequence[float] = self.updates if axis == "updates" else self.passes
-        for i, value in enumerate(self.quality):
-            if value <= level:
-                if i == 0:
-                    return float(x[0])
-                before = self.quality[i - 1]
-                return x[i - 1] + (x[i] - x[i - 1]) * (before - level) / (before - value)
-        return None
 
 
 def disback(arguments: Sequence[str], work: Path) -> None:
@@ -71,17 +39,13 @@ def record(teacher: str, seed: int, folder: Path, extra: Sequence[str] = ()) -> 
         disback(["record", *words], folder.parent)
 
 
-def read_curve(run: Path, variant: str, seed: int, teacher: str) -> Curve:
+def read_curve(run: Path, variant: str, teacher: str) -> Curve:
     """The curve of a finished run, from its own files."""
-    prefix = QUALITY[teacher]
-    cost = json.loads((run / "summary.json").read_text())["cost"]
-    recording = cost["network_passes_with_recording"] - cost["network_passes"]
-    each = cost["network_passes"] / cost["images"]
-    rows = [row for row in read_metrics(run / "metrics.csv") if any(name.startswith(prefix) for name in row)]
-    name = next(name for name in rows[0] if name.startswith(prefix))
-    updates = tuple(int(row["iteration"]) for row in rows)
-    passes = tuple(recording + row["images"] * each for row in rows)
-    return Curve(variant, seed, updates, passes, tuple(row[name] for row in rows))
+    found = read_run(run)
+    curves = [found.curve(name, variant) for name in found.numbers if name.startswith(QUALITY[teacher])]
+    if not curves or curves[0] is None or curves[0].passes is None:
+        raise SystemExit(f"{run} has no {QUALITY[teacher].rstrip('_')} with its cost in network passes")
+    return curves[0]
 
 
 def levels(curves: Sequence[Curve]) -> list[float]:
@@ -97,17 +61,18 @@ def summarise(teacher: str, curves: Sequence[Curve]) -> list[str]:
     heads = ["variant", f"{number} at the end: mean (min - max)"]
     heads += [f"updates to {level:.3g}" for level in races] + [f"1000 passes to {level:.3g}" for level in races]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    scales: tuple[tuple[Axis, float], ...] = (("updates", 1.0), ("passes", 1000.0))
     for variant in dict.fromkeys(curve.variant for curve in curves):
         mine = [curve for curve in curves if curve.variant == variant]
         ends = [curve.end for curve in mine]
         cells = [variant, f"{statistics.fmean(ends):.3g} ({min(ends):.3g} - {max(ends):.3g})"]
-        for axis, scale in (("updates", 1.0), ("passes", 1000.0)):
+        for axis, scale in scales:
             cells += [_mean_reached(mine, level, axis, scale) for level in races]
         lines.append("| " + " | ".join(cells) + " |")
     return [f"### {teacher}", "", *lines, ""]
 
 
-def _mean_reached(curves: Sequence[Curve], level: float, axis: str, scale: float) -> str:
+def _mean_reached(curves: Sequence[Curve], level: float, axis: Axis, scale: float) -> str:
     found = [reached for curve in curves if (reached := curve.reached(level, axis)) is not None]
     if not found:
         return "never"
@@ -125,15 +90,13 @@ def draw(results: dict[str, list[Curve]], picture: Path) -> None:
     grid = figure.subplots(len(results), 2, squeeze=False)
     for row, (teacher, curves) in zip(grid, results.items(), strict=True):
         variants = dict.fromkeys(curve.variant for curve in curves)
-        for axes, axis in zip(row, ("updates", "passes"), strict=True):
+        for axes, (axis, label) in zip(row, ACROSS.items(), strict=True):
             for colour, variant in zip(COLOURS, variants, strict=False):
                 mine = [curve for curve in curves if curve.variant == variant]
                 for curve in mine:
                     axes.plot(getattr(curve, axis), curve.quality, color=colour, linewidth=0.6, alpha=0.5)
-                mean = [statistics.fmean(values) for values in zip(*(curve.quality for curve in mine), strict=True)]
-                across = [statistics.fmean(xs) for xs in zip(*(getattr(curve, axis) for curve in mine), strict=True)]
-                axes.plot(across, mean, color=colour, linewidth=1.8, label=variant)
-            label = "generator updates" if axis == "updates" else "network passes, recording included"
+                if (mean := band(mine, axis)) is not None:
+                    axes.plot(mean.x, mean.mean, color=colour, linewidth=1.8, label=variant)
             axes.set(yscale="log", xlabel=label, ylabel=QUALITY[teacher].rstrip("_"), title=f"teacher={teacher}")
             axes.grid(alpha=0.25)
             axes.legend()

@@ -21,7 +21,7 @@ def experiment(teacher: str, seed: int, work: Path, extra: Sequence[str], jobs: 
     record(teacher, seed, recording)
     words = [f"path={recording}", f"seed={seed}", "metrics.teacher=false", f"schedule={','.join(SCHEDULES)}", *extra]
     disback(["backtrack", "-m", *words, f"hydra.sweep.dir={sweep}", f"hydra.launcher.jobs={jobs}"], work)
-    return [read_curve(sweep / str(i), schedule, seed, teacher) for i, schedule in enumerate(SCHEDULES)]
+    return [read_curve(sweep / str(i), schedule, teacher) for i, schedule in enumerate(SCHEDULES)]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def experiment(teacher: str, seed: int, work: Path, extra: Sequence[str], jobs: 
     words = [f"path={recording}", f"seed={seed}", "metrics.teacher=false", "noise/generator=lognormal", *extra]
     words += [f"share_draw={','.join(VARIANTS.values())}", f"hydra.sweep.dir={sweep}", f"hydra.launcher.jobs={jobs}"]
     disback(["backtrack", "-m", *words], work)
-    return [read_curve(sweep / str(i), variant, seed, teacher) for i, variant in enumerate(VARIANTS)]
+    return [read_curve(sweep / str(i), variant, teacher) for i, variant in enumerate(VARIANTS)]
 
 
 if __name__ == "__main__":

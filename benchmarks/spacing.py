@@ -28,7 +28,7 @@ def experiment(teacher: str, seed: int, work: Path, extra: Sequence[str], jobs: 
         *extra,
     ]
     disback(["backtrack", "-m", *words, f"hydra.sweep.dir={sweep}", f"hydra.launcher.jobs={jobs}"], work)
-    return [read_curve(sweep / str(i), spacing, seed, teacher) for i, spacing in enumerate(SPACINGS)]
+    return [read_curve(sweep / str(i), spacing, teacher) for i, spacing in enumerate(SPACINGS)]
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def save_png(path: Path, image: Image.Image) -> None:
 
 
 @torch.no_grad()
-def save_samples(path: Path, samples: Tensor) -> None:
+def save_samples(path: Path, samples: Tensor, extent: float | None = None) -> None:
     """Write the picture of some samples; for samples that have none (points in more than 2-D) do nothing."""
     if samples.dim() == 4 or samples.shape[1:] == (2,):
-        save_png(path, picture_of(samples))
+        save_png(path, picture_of(samples, extent))
