@@ -14,6 +14,8 @@ from hydra._internal.utils import get_args_parser
 from disback_cli.errors import UserError
 
 _PLAIN_VALUE = re.compile(r"[\w\-./:%+?@|*]+\Z", re.ASCII)
+# in a place: the seed, so that every seed of a sweep can have its own
+SEED = "${seed}"
 _PLACES = (".folder", ".path", ".weights", ".scheduler", ".reference")
 
 
@@ -102,7 +104,7 @@ def _require_known_flags(words: list[str]) -> None:
 
 def names_a_place(key: str) -> bool:
     """Whether the value of ``key`` is a file or folder that must exist."""
-    return key in ("path", "images") or key.endswith(_PLACES)
+    return key in ("path", "pairs", "images") or key.endswith(_PLACES)
 
 
 def with_absolute_place(override: Override) -> Override:

@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from disback_cli.configuration.arguments import CommandLine, Override
 
+# options that a package brings, and how to get it
+_PLUGINS = {"hydra/sweeper": {"optuna": "pip install 'disback-cli[optuna]'"}}
 _SURE = 0.85  # similarity above which one suggestion is enough
 _COULD_NOT = re.compile(r"Could not (?:override|delete|append to config\. An item is already at) ?'([^']+)'")
 
@@ -73,6 +75,9 @@ def _explain_missing(error: MissingConfigException, verb: str, line: CommandLine
         return _explain_other(error)
     group, option = missing.rsplit("/", 1)
     options = sorted(error.options)
+    if option in _PLUGINS.get(group, {}):
+        what = "is a plugin of Hydra's that is not installed"
+        return f"{group}={option} {what}. Install it with `{_PLUGINS[group][option]}`"
     return f"there is no {group} '{option}'{did_you_mean(option, options)}\n{group} can be: {', '.join(options)}"
 
 

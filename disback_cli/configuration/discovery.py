@@ -12,26 +12,30 @@ from pathlib import Path
 
 import yaml
 
-from disback_cli.configuration import pathsource, runfolder, trust
+from disback_cli.configuration import pairsource, pathsource, runfolder, trust
 from disback_cli.configuration.arguments import (
+    SEED,
     CommandLine,
     Override,
     absolute,
     assignment,
+    names_a_place,
     places,
     shown,
     with_absolute_place,
 )
 from disback_cli.configuration.experiments import with_experiment
-from disback_cli.configuration.option_files import require_options
+from disback_cli.configuration.noise_laws import with_noise
+from disback_cli.configuration.option_files import require_options, without_groups
 from disback_cli.configuration.run_id import launch_id, run_id, shared_launch_id
 from disback_cli.configuration.runfolder import Run
+from disback_cli.configuration.sweep_files import with_sweep_file
 from disback_cli.errors import UserError
 
 CONFIG_FILE = "config.yaml"
 SWEEP_FILE = "sweep.json"
 RUNS_VARIABLE = "DISBACK_RUNS"
-RESUMABLE = ("pretrain", "record", "backtrack")
+RESUMABLE = ("pretrain", "record", "backtrack", "regress")
 TAKES_STUDENT = ("sample", "evaluate")
 
 _NOTES: list[str] = []
@@ -49,10 +53,12 @@ def prepare(verb: str, line: CommandLine) -> CommandLine:
     _NOTES.clear()
     if line.informs or _started_by_lightning(line):
         return line
-    line = with_experiment(verb, line)
+    line = with_noise(verb, with_experiment(verb, with_sweep_file(verb, line)))
     require_options(verb, line)
+    line = without_groups(verb, line)
     if verb in TAKES_STUDENT:
         line = _with_students_folder(line)
+    line = _with_seed_in_places(line)
     line = replace(line, overrides=tuple(with_absolute_place(override) for override in line.overrides))
     if line.multirun:
         line = _with_sweep(line)
@@ -62,6 +68,8 @@ def prepare(verb: str, line: CommandLine) -> CommandLine:
         line = _with_resumed_run(verb, line)
     if verb == "backtrack":
         line = pathsource.with_path(line, runs_root(line), _NOTES)
+    if verb == "regress" or (verb == "backtrack" and pairsource.asks_for_pairs(line)):
+        line = pairsource.with_pairs(line, runs_root(line), _NOTES)
     if shared_launch_id() is not None and line.find("hydra.run.dir") is None and not line.multirun:
         run_id()  # ranks that cannot agree on a folder must say so before anything is composed
     if verb == "evaluate" and line.find("images") is not None and line.find("hydra.run.dir") is None:
@@ -86,6 +94,21 @@ def named_value(line: CommandLine, key: str) -> str | None:
     """The one value the command gives ``key``; None when it gives none or several."""
     override = line.find(key)
     return None if override is None or override.several else override.value
+
+
+def _with_seed_in_places(line: CommandLine) -> CommandLine:
+    """``path=FOLDER/${seed}`` gives every seed of a sweep a recording of its own; a job's words name the one."""
+    if line.multirun or not any(names_a_place(o.key) and SEED in o.word for o in line.overrides):
+        return line
+    seed = named_value(line, "seed")
+    if seed is None:
+        raise UserError(
+            f"{SEED} stands for the seed that is given, and none is: add seed=0, or sweep it with -m seed=0,1"
+        )
+    return replace(
+        line,
+        overrides=tuple(Override(o.word.replace(SEED, seed)) if names_a_place(o.key) else o for o in line.overrides),
+    )
 
 
 def _with_resumed_run(verb: str, line: CommandLine) -> CommandLine:
@@ -204,7 +227,8 @@ def _with_sweep(line: CommandLine) -> CommandLine:
     if words is None:
         raise UserError(f"hydra.sweep.dir={folder}: {Path(folder) / SWEEP_FILE} cannot be read: it is damaged")
     given = {override.key: override for override in line.overrides}
-    merged = [given.pop(word.key, word) for word in map(Override, words)]
+    own = runfolder.texts(stored.get("hydra", [])) or ()
+    merged = [given.pop(word.key, word) for word in map(Override, (*words, *own))]
     _NOTES.append(f"continuing the sweep in {folder}")
     return replace(line, overrides=(*merged, *given.values()))
 

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from disback_cli.configuration import check, discovery, full_error
+from disback_cli.configuration import check, discovery, full_error, sweepreport
 from disback_cli.configuration.arguments import CommandLine
 from disback_cli.configuration.complaints import explain
 from disback_cli.configuration.help import register_help
@@ -78,7 +78,7 @@ def verb_main(verb: str, work: Work) -> None:
         register_run_id()
         register_help()
         run = hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=verb, version_base="1.3")(task)
-        with full_error.raising():
+        with full_error.raising(), sweepreport.told_at_the_end():
             run()
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

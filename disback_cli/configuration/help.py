@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from disback_cli.configuration import noise_laws, sweep_files
+from disback_cli.configuration.arguments import CommandLine
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -38,6 +42,7 @@ def verb_help(*, _root_: DictConfig) -> str:
         f"disback {verb}: {str(help_node.header).strip()}",
         f"usage: disback {verb} [group=option ...] [key=value ...]",
         f"option groups (* in use):\n{_groups_text(choices)}" if choices else "",
+        _shorthands_text(str(verb)),
         f"options:\n{_indent(_annotate(OmegaConf.to_yaml(options), _comments(str(verb), choices, sources)))}",
         f"examples:\n{_indent(str(help_node.footer).strip())}" if str(help_node.footer).strip() else "",
         "flags: --cfg job (show the configuration, do not run)   -m (sweep: key=a,b)   --hydra-help\n"
@@ -61,6 +66,18 @@ def _groups_text(choices: dict[str, Any]) -> str:
         marked = [f"*{option}" if option == chosen else option for option in options]
         lines.append(f"  {group:<{width}}{'  '.join(marked)}")
     return "\n".join(lines)
+
+
+def _shorthands_text(verb: str) -> str:
+    """The words that stand for several others, with the names they take; nothing for a verb that has none."""
+    line = CommandLine.parse(sys.argv[1:])
+    groups = " and ".join(noise_laws.GROUPS.get(verb, ()))
+    known = [
+        (f"{noise_laws.WORD}=NAME", groups, noise_laws.names(verb, line)),
+        (f"-m {sweep_files.WORD}=NAME", "a sweep that is written down", sweep_files.names(verb, line)),
+    ]
+    lines = [f"  {word:<15}{what}: {'  '.join(names)}" for word, what, names in known if names]
+    return "\n".join(["shorthands:", *lines]) if lines else ""
 
 
 def _comments(verb: str, choices: dict[str, Any], sources: ListConfig) -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from disback_cli.files import write_json
 
 STATUS_FILE = "status.json"
 LOG_FILE = "job.log"
-# tells a job's loggers which sweep it belongs to
+# tell a job's loggers which sweep it belongs to, and what is its own in it
 SWEEP_VARIABLE = "DISBACK_SWEEP"
+LABEL_VARIABLE = "DISBACK_SWEEP_LABEL"
 DONE, FAILED, INTERRUPTED, RUNNING = "done", "failed", "interrupted", "running"
 
 # names of variables that would make a job believe it is a rank of this process's launch
@@ -79,6 +80,8 @@ class JobRunner:
     timeout: float | None = None
     total: int = 0
     labels: dict[int, str] = field(default_factory=dict)
+    # what a finished job came to, for the line that says it is done
+    outcome: Callable[[Job], str] = lambda _: ""
     interrupted: int | None = None
     _running: list[_Process] = field(default_factory=list)
 
@@ -104,7 +107,7 @@ class JobRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=job_environment(slot, self.slots, str(job.folder.parent)),
+                env=job_environment(slot, self.slots, str(job.folder.parent), self.labels.get(job.number, "")),
                 # a process group of its own: Ctrl-C reaches it once, through us, together with the ranks it starts
                 start_new_session=True,
             )
@@ -119,7 +122,8 @@ class JobRunner:
             self._running.remove(process)
             job.state = self._end_state(process)
             job.write_status()
-            self._say(job, f"{job.state} after {job.seconds:.1f} s{self._reason(process)}")
+            came_to = self.outcome(job) if job.state == DONE else ""
+            self._say(job, f"{job.state} after {job.seconds:.1f} s{self._reason(process)}{came_to and f'  {came_to}'}")
         elif process.asked_to_end is None and self.timeout is not None and job.seconds > self.timeout:
             process.timed_out = True
             self._ask_to_end(process, signal.SIGTERM)
@@ -177,14 +181,14 @@ def _send(popen: subprocess.Popen[bytes], number: int) -> None:
             return
 
 
-def job_environment(slot: int, slots: int, sweep: str = "") -> dict[str, str]:
+def job_environment(slot: int, slots: int, sweep: str = "", label: str = "") -> dict[str, str]:
     """The environment of a job: no trace of this process's own rank, a share of the machine if jobs run together."""
     environment = {
         name: value
         for name, value in full_error.user_environment().items()
         if name not in _RANK_VARIABLES and not name.startswith(_RANK_PREFIXES)
     }
-    environment[SWEEP_VARIABLE] = sweep
+    environment[SWEEP_VARIABLE], environment[LABEL_VARIABLE] = sweep, label
     if slots > 1:
         devices = device_share(visible_devices(environment), slot, slots)
         if devices:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from disback_cli.configuration.arguments import CommandLine
+from disback_cli.configuration.arguments import CommandLine, Override
 from disback_cli.configuration.complaints import did_you_mean
 from disback_cli.errors import UserError
 
@@ -62,6 +63,15 @@ def require_options(verb: str, line: CommandLine) -> None:
                 continue
             near = did_you_mean(option.strip(), there)
             raise UserError(f"there is no {group} '{option.strip()}'{near}\n{group} can be: {', '.join(there)}")
+
+
+def without_groups(verb: str, line: CommandLine) -> CommandLine:
+    """The command line with ``dataset=null`` in Hydra's own words, ``~dataset``: no option of an optional group."""
+    words = [
+        Override(f"~{o.key}") if o.word == f"{o.key}=null" and o.key in _optional_groups(verb, line) else o
+        for o in line.overrides
+    ]
+    return replace(line, overrides=tuple(words))
 
 
 def _optional_groups(verb: str, line: CommandLine) -> list[str]:

@@ -67,6 +67,7 @@ class StudentRate(FakeRate):
     """The networks of ``backtrack``."""
 
     student: Rate
+    critic: Rate | None
 
 
 @dataclass
@@ -111,6 +112,14 @@ class Training(Common):
 
 
 @dataclass
+class Snapshots:
+    """Iterations of ``pretrain`` at which the averaged network is kept: those of ``at``, and every so many."""
+
+    at: list[int]
+    every: NoneOrMore
+
+
+@dataclass
 class Pretrain(Training):
     """``disback pretrain``."""
 
@@ -118,6 +127,7 @@ class Pretrain(Training):
     ema: Average
     evaluate: Evaluation
     save_as: Literal["fp32", "fp16"]
+    snapshots: Snapshots
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -127,7 +137,7 @@ class Record(Training):
 
     lr: FakeRate
     nodes: Count
-    spacing: Literal["distance", "steps", "geometric"]
+    spacing: Literal["distance", "arc", "steps", "geometric"]
     probe_samples: Count
 
 
@@ -139,8 +149,40 @@ class Backtrack(Training):
     ema: Average
     evaluate: Evaluation
     path: str | None
+    pairs: str | None
     share_draw: bool
+    fake_updates: Count | None
+    fake_samples: Literal["renoised", "fresh"]
+    probe_samples: NoneOrMore
     collapse_below: Annotated[float, NotNegative]
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+@dataclass
+class Pairs(Common):
+    """``disback pairs``."""
+
+    n: Count
+    dtype: Literal["fp32", "fp16"]
+    shard_size: Count
+    batch_size: Count
+
+
+@dataclass
+class RegressionRate(LearningRate):
+    """The network of ``regress``."""
+
+    student: Rate
+
+
+@dataclass
+class Regress(Training):
+    """``disback regress``."""
+
+    lr: RegressionRate
+    ema: Average
+    evaluate: Evaluation
+    pairs: str | None
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -194,10 +236,21 @@ class Fetch:
     timeout: Annotated[float, Positive]
 
 
+@dataclass
+class Assemble(Common):
+    """``disback assemble``."""
+
+    snapshots: list[str]
+    probe_samples: Count
+
+
 VERB_OPTIONS: dict[str, type] = {
     "pretrain": Pretrain,
     "record": Record,
+    "assemble": Assemble,
     "backtrack": Backtrack,
+    "pairs": Pairs,
+    "regress": Regress,
     "sample": Sample,
     "evaluate": Evaluate,
     "stats": Stats,

@@ -10,16 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from disback_cli.configuration import runfolder, trust
-from disback_cli.configuration.arguments import CommandLine, Override, absolute, assignment, names_a_place, shown
+from disback_cli.configuration.arguments import (
+    SEED,
+    CommandLine,
+    Override,
+    absolute,
+    assignment,
+    names_a_place,
+    shown,
+)
 from disback_cli.errors import UserError
 
 PATH_FILE = "path.json"
-# what must be the same in both stages: the teacher, the networks that continue from its nodes, and their noise law
-_GROUPS = ("teacher", "student", "noise/fake")
+# verbs whose runs hold a path
+_MAKE_PATHS = ("record", "assemble")
+# what must be the same in both stages: the teacher, the networks that continue from its nodes, their noise law, and
+# what of the fake score the nodes hold
+_GROUPS = ("teacher", "student", "noise/fake", "noise/fake_weighting", "fake")
 _NEEDS_NO_PATH = "endpoint"  # schedule=
+_RERECORDS = "rerecord"  # needs none either where schedule.at begins with 0
 # how a teacher is run, not which one it is
-_NOT_THE_TEACHER = ("teacher.sampler", "teacher.dtype")
-_SHARED = ("teacher", "student", "noise/fake", "noise.fake")
+NOT_THE_TEACHER = ("teacher.sampler", "teacher.dtype")
+_SHARED = (*_GROUPS, "noise.fake", "noise.fake_weighting")
+
+Value = float | str | list[float] | list[str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class RecordedPath:
     file: Path
     teacher: str
     choices: Mapping[str, str]  # what was taken of the groups, if it is known
-    values: Mapping[str, float]  # the numbers that the recording came to use, wherever they were set
+    values: Mapping[str, Value]  # the numbers and names that the recording came to use, wherever they were set
     overrides: tuple[str, ...]
     created: str
     places: Mapping[str, str]  # where the teacher's files lay, for what was not typed
@@ -38,7 +52,7 @@ class RecordedPath:
     def agrees(self, options: Mapping[str, str | None]) -> bool:
         """Whether the recording's teacher was the one that these options choose."""
         recorded = {word.key: word.value for word in map(Override, self.overrides)}
-        chosen = {key: value for key, value in options.items() if not key.startswith(_NOT_THE_TEACHER)}
+        chosen = {key: value for key, value in options.items() if not key.startswith(NOT_THE_TEACHER)}
         return all(recorded.get(key, self.places.get(key)) == value for key, value in chosen.items())
 
     def is_of_teacher(self, named: str | None) -> bool:
@@ -50,12 +64,11 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
     """The command line with ``path=`` and what it was recorded with; unchanged when there is nothing to take over."""
     given = line.find("path")
     if given is not None:
-        if given.several or given.value is None or given.value.lower() in ("null", "none"):
-            return line
+        if given.several or given.value is None or given.value.lower() in ("null", "none") or SEED in given.value:
+            return line  # every job has its own, or there is none
         path = read_path(Path(given.value))
-        return line.with_front(_shared_words(path, line))
-    schedule = line.find("schedule")
-    if schedule is not None and schedule.value == _NEEDS_NO_PATH:
+        return line.with_front(shared_words(path, line))
+    if _needs_no_path(line):
         return line
     teacher = line.find("teacher")
     if teacher is not None and teacher.several:
@@ -66,12 +79,20 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
         return line
     others = "path=RUN for another, path=null for none"
     notes.append(f"path: {shown(newest.folder)} (the newest of teacher {newest.teacher}; {others})")
-    return line.with_front([*_shared_words(newest, line), assignment("path", str(absolute(newest.folder)))])
+    return line.with_front([*shared_words(newest, line), assignment("path", str(absolute(newest.folder)))])
+
+
+def _needs_no_path(line: CommandLine) -> bool:
+    """Whether the schedule that was typed goes without a recorded path."""
+    schedule, at = line.find("schedule"), line.find("schedule.at")
+    if schedule is None or schedule.value != _RERECORDS:
+        return schedule is not None and schedule.value == _NEEDS_NO_PATH
+    return at is not None and re.match(r"\[\s*0\s*[,\]]", at.value or "") is not None
 
 
 def newest_path(runs: Path, teacher: str | None, options: Mapping[str, str | None]) -> RecordedPath | None:
-    """The newest recorded path under ``<runs>/record`` (of ``teacher``, recorded with these ``teacher.*`` options)."""
-    paths = [_read_file(file) for file in runs.glob(f"record/*/*/path/{PATH_FILE}")]
+    """The newest path under ``<runs>``, recorded or assembled (of ``teacher``, with these ``teacher.*`` options)."""
+    paths = [_read_file(file) for verb in _MAKE_PATHS for file in runs.glob(f"{verb}/*/*/path/{PATH_FILE}")]
     found = [path for path in paths if path is not None and path.is_of_teacher(teacher) and path.agrees(options)]
     return max(found, key=lambda path: (path.created, path.folder.name), default=None)
 
@@ -86,7 +107,10 @@ def read_path(place: Path) -> RecordedPath:
         unfinished = runfolder.read(place)
         if unfinished is not None and unfinished.verb == "record":
             raise UserError(f"path={name}: its recording is not complete; type 'disback record resume={name}' first")
-        raise UserError(f"path={name}: {what}; name a 'disback record' run, or leave path= out for the newest")
+        raise UserError(
+            f"path={name}: {what}; name a run of 'disback record' or 'disback assemble', or leave path= out for the "
+            "newest"
+        )
     path = _read_file(file)
     if path is None:
         raise UserError(
@@ -125,16 +149,22 @@ def _choices(content: dict[str, Any]) -> dict[str, str] | None:
     return found if all(choice is None or isinstance(choice, str) for choice in all_named.values()) else None
 
 
-def _values(content: dict[str, Any]) -> dict[str, float] | None:
-    """The numbers of the student and of the fake score's noise law, by their keys."""
+def _values(content: dict[str, Any]) -> dict[str, Value] | None:
+    """The numbers of the student, of the fake score's noise law and of its adapters, by their keys."""
     student, noise = content.get("student", {}), content.get("noise", {})
     law = noise.get("fake", {}) if isinstance(noise, dict) else None
     if not isinstance(student, dict) or not isinstance(law, dict):
         return None
-    values: dict[str, float] = {}
+    values = _adapter_values(content.get("adapter"))
+    if values is None:
+        return None
     if "sigma_init" in student:
         values["student.sigma_init"] = student["sigma_init"]
         if not _is_number(student["sigma_init"]):
+            return None
+    if "sigmas" in student:
+        values["student.sigmas"] = student["sigmas"]
+        if not isinstance(student["sigmas"], list) or not all(_is_number(level) for level in student["sigmas"]):
             return None
     for name, value in law.items():
         if re.fullmatch(r"[A-Za-z]\w*", name) and _is_number(value):
@@ -142,18 +172,30 @@ def _values(content: dict[str, Any]) -> dict[str, float] | None:
     return values
 
 
+def _adapter_values(adapter: Any) -> dict[str, Value] | None:
+    """Rank, alpha and layers of a path's adapters, nothing for a path of whole networks."""
+    if adapter is None:
+        return {}
+    if not isinstance(adapter, dict) or not all(_is_number(adapter.get(name)) for name in ("rank", "alpha")):
+        return None
+    layers = adapter.get("layers")
+    if not isinstance(layers, str) and runfolder.texts(layers) is None:
+        return None
+    return {"fake.rank": adapter["rank"], "fake.alpha": adapter["alpha"], "fake.layers": layers}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _shared_words(path: RecordedPath, line: CommandLine) -> list[str]:
+def shared_words(path: RecordedPath, line: CommandLine) -> list[str]:
     """The recording's options that the distillation must share and the user did not give himself."""
     given = {override.key: override for override in line.overrides}
     stored = [word for word in map(Override, path.overrides) if _is_shared(word.key)]
     choices = {word.key: word.value for word in stored if word.key in _GROUPS} | dict(path.choices)
     words = {group: assignment(group, choice) for group, choice in path.choices.items()}
     words |= {word.key: word.word for word in stored if word.key not in words}
-    words |= {key: f"{key}={value!r}" for key, value in path.values.items()}
+    words |= {key: f"{key}={_typed(value)}" for key, value in path.values.items()}
     words |= {
         key: assignment(key, place)
         for key, place in path.places.items()
@@ -163,6 +205,13 @@ def _shared_words(path: RecordedPath, line: CommandLine) -> list[str]:
     for word in (*(word.word for word in stored if word.key in wanted), *wanted.values()):
         trust.require_plain(word, path.file)
     return list(wanted.values())
+
+
+def _typed(value: Value) -> str:
+    """A value as it is typed: names without quotes."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return f"[{','.join(map(str, value))}]"
+    return value if isinstance(value, str) else repr(value)
 
 
 def _is_shared(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,9 @@ def run_plain(verb: str, help_text: str, work: Callable[[Sequence[str]], None], 
         return 0 if words else _MISTAKE
     try:
         work(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `disback inspect RUN --json | head`: the interpreter must not try to flush what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         hint = f"\n`disback {verb} --help` shows how it is used" if isinstance(error, UsageError) else ""
         print(f"disback {verb}: {error}{hint}", file=sys.stderr)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from disback_cli.evaluation.comparable import differences, identity
 
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.csv"
+_MANY_DIGITS = re.compile(r"(?<![\w.])-?\d+\.\d{6,}(e[+-]?\d+)?(?![\w.])")
 
 
 def varying(jobs: Sequence[Job]) -> list[str]:
@@ -32,10 +34,25 @@ def varying(jobs: Sequence[Job]) -> list[str]:
     return [key for key, seen in values.items() if len(seen) > 1]
 
 
-def labels(jobs: Sequence[Job]) -> dict[int, str]:
+def shown_keys(jobs: Sequence[Job], swept: Sequence[str] = ()) -> list[str]:
+    """The keys that tell jobs apart: those that the command line varies, and others that are not the same in all."""
+    return list(dict.fromkeys([*swept, *varying(jobs)]))
+
+
+def labels(jobs: Sequence[Job], swept: Sequence[str] = ()) -> dict[int, str]:
     """What tells a job from the others: its overrides that vary."""
-    keys = set(varying(jobs))
-    return {job.number: " ".join(word for word in job.overrides if Override(word).key in keys) for job in jobs}
+    keys = set(shown_keys(jobs, swept))
+    return {job.number: label(job.overrides, keys) for job in jobs}
+
+
+def label(words: Sequence[str], keys: Collection[str]) -> str:
+    """The words with one of these keys, to be read by people."""
+    return " ".join(short(word) for word in words if Override(word).key in keys)
+
+
+def short(text: str) -> str:
+    """A text without the digits of its numbers that nobody reads: a search proposes 17 of them."""
+    return _MANY_DIGITS.sub(lambda found: f"{float(found[0]):.4g}", text)
 
 
 def _summary(folder: Path) -> Mapping[str, Any]:
@@ -65,7 +82,7 @@ def measured_differently(folders: Sequence[Path]) -> list[str]:
     return []
 
 
-def _measured_with(folder: Path) -> str:
+def measured_with(folder: Path) -> str:
     """Letters that are the same for numbers that can be compared; nothing for a job that was not measured."""
     facts = _summary(folder).get("measured_with")
     if not isinstance(facts, Mapping):
@@ -74,13 +91,13 @@ def _measured_with(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def table(jobs: Sequence[Job]) -> list[list[str]]:
+def table(jobs: Sequence[Job], swept: Sequence[str] = ()) -> list[list[str]]:
     """Header and rows: number, varying overrides, state, seconds, the metrics that all measured jobs share, folder.
 
     Where numbers were measured differently, there are those of any job, and a column ``measured_with`` tells them
     apart: those with the same letters in it can be compared.
     """
-    keys = varying(jobs)
+    keys = shown_keys(jobs, swept)
     mixed = bool(measured_differently([job.folder for job in jobs]))
     measured = {job.number: metrics_of(job.folder) for job in jobs}
     names = list(dict.fromkeys(name for metrics in measured.values() for name in metrics))
@@ -90,7 +107,7 @@ def table(jobs: Sequence[Job]) -> list[list[str]]:
     for job in jobs:
         given = {override.key: override.value or "" for override in map(Override, job.overrides)}
         numbers = [f"{measured[job.number][name]:.6g}" if name in measured[job.number] else "" for name in names]
-        numbers += [_measured_with(job.folder)] if mixed else []
+        numbers += [measured_with(job.folder)] if mixed else []
         values = [given.get(key, "") for key in keys]
         rows.append([str(job.number), *values, job.state or "not run", f"{job.seconds:.1f}", *numbers, str(job.folder)])
     return rows

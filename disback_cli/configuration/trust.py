@@ -21,6 +21,7 @@ _TARGET_KEY = re.compile(r"[A-Za-z0-9]\w*(\.[A-Za-z0-9]\w*)*\._target_", re.ASCI
 _DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _NUMBERS = re.compile(rf"\[\s*({_NUMBER}(\s*,\s*{_NUMBER})*)?\s*\]", re.ASCII)
+_NAMES = re.compile(r"\[\s*([\w.*]+(\s*,\s*[\w.*]+)*)?\s*\]", re.ASCII)
 _BARE = re.compile(r"[\w\-./:%+?@|* ]*", re.ASCII)
 _CHOICE = re.compile(r"\w[\w\-.]*(/\w[\w\-.]*)*", re.ASCII)
 _QUOTED = re.compile(r"\"([^\"\\{]|\\[^{])*\"|'([^'\\{]|\\[^{])*'")
@@ -42,7 +43,7 @@ def _names_trusted_class(word: str) -> bool:
 
 
 def require_plain(word: str, file: Path) -> None:
-    """Refuse a word of ``file`` that is more than the choice of a group, a value, or a list of numbers."""
+    """Refuse a word of ``file`` that is more than the choice of a group, a value, or a list of numbers or names."""
     if is_plain(word) or _names_trusted_class(word):
         return
     mend = "If you trust it, type it yourself"
@@ -59,7 +60,7 @@ def is_plain(word: str) -> bool:
     key, equals, value = word.partition("=")
     if not equals or _KEY.fullmatch(key) is None:
         return False
-    if _NUMBERS.fullmatch(value):
+    if _NUMBERS.fullmatch(value) or ("." in key and _NAMES.fullmatch(value)):
         return True
     if _BARE.fullmatch(value) is None and _QUOTED.fullmatch(value) is None:
         return False

@@ -7,6 +7,7 @@ sweep again. A process per job also keeps device memory, seeds and loggers apart
 # No `from __future__ import annotations` here: Hydra executes plugin modules before they are in sys.modules, where
 # dataclasses look string annotations up.
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from disback_cli.configuration import check, discovery, jobs, runfolder, sweeptable
 from disback_cli.configuration.arguments import CommandLine, Override, assignment
 from disback_cli.configuration.jobs import Job, JobRunner, SweepFailed
+from disback_cli.configuration.searching import Search
+from disback_cli.configuration.sweepreport import Sweep, outcome, remember
 from disback_cli.errors import UserError
 from disback_cli.files import write_json
 
@@ -36,6 +39,8 @@ class ProcessLauncherConf:
     jobs: int = 1
     # seconds after which a job is ended and counts as failed
     timeout: float | None = None
+    # number of summary.json that says which job is best and that a search improves; null: the first swd_ or fid_
+    metric: str | None = None
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="disback")
@@ -63,13 +68,14 @@ _OF_THE_SWEEP = ("hydra.mode", "hydra.run.dir", "hydra.sweep", "hydra/sweeper", 
 class ProcessLauncher(Launcher):
     """Starts ``python -m <verb module> <overrides>`` for every job and waits for all of them."""
 
-    def __init__(self, jobs: int = 1, timeout: float | None = None) -> None:
+    def __init__(self, jobs: int = 1, timeout: float | None = None, metric: str | None = None) -> None:
         if jobs < 1:
             raise UserError(f"hydra.launcher.jobs={jobs}: must be at least 1")
         if timeout is not None and timeout <= 0:
             raise UserError(f"hydra.launcher.timeout={timeout}: must be positive, or null for no limit")
         self.slots = jobs
         self.timeout = timeout
+        self.metric = metric
         self.earlier: list[Job] = []  # of batches launched before this one
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -78,6 +84,11 @@ class ProcessLauncher(Launcher):
         self.config = config
         # fixed now: its default name is a new one whenever a configuration is resolved in another process
         self.folder = Path(str(config.hydra.sweep.dir))
+        words = [Override(str(word)) for word in OmegaConf.to_container(config.hydra.overrides.task) or []]
+        params = config.hydra.sweeper.get("params") or {}
+        self.swept = [word.key for word in words if word.several] + [str(key) for key in params]
+        self.search = Search.of(config.hydra.sweeper, self.metric)
+        logging.getLogger("optuna").setLevel(logging.WARNING)  # the table says what it would
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs that are not done yet, print and write the table of all; called by Hydra's sweeper."""
@@ -91,21 +102,25 @@ class ProcessLauncher(Launcher):
             print(note)
         with runfolder.lock(self.folder):
             self._declare()
-            waiting = [job for job in batch if not self._is_done(job)]
-            total = initial_job_idx + len(batch)
-            runner = JobRunner(self.slots, self.timeout, total=total, labels=sweeptable.labels(batch))
+            waiting = [job for job in batch if not self._is_settled(job)]
             if len(waiting) < len(batch):
                 print(f"{len(batch) - len(waiting)} of {len(batch)} jobs in {self.folder} are done already")
+            runner = self._runner(batch, initial_job_idx)
             runner.run(waiting)
             self.earlier += batch
-            rows = sweeptable.table(self.earlier)
-            results = sweeptable.write_csv(rows, self.folder)
-        mixed = "\n".join(sweeptable.measured_differently([job.folder for job in self.earlier]))
-        print(f"\n{sweeptable.as_text(rows)}\n{mixed}\n{results}", flush=True)
+            sweeptable.write_csv(sweeptable.table(self.earlier, self.swept), self.folder)
+        flags = _shared_flags()
+        remember(Sweep(str(self.config.verb), self.folder, self.earlier, self.swept, self.metric, flags))
         if runner.interrupted is not None:
             again = f"disback {self.config.verb} -m hydra.sweep.dir={self.folder}"
             raise SweepFailed(f"the sweep was stopped; continue it with: {again}")
         return self._returns(batch, configs)
+
+    def _runner(self, batch: Sequence[Job], first: int) -> JobRunner:
+        known = [*self.earlier, *batch]
+        total = max(first + len(batch), self.search.trials if self.search else 0)
+        labels = sweeptable.labels(known, self.swept)
+        return JobRunner(self.slots, self.timeout, total, labels, lambda job: outcome(job, self.metric))
 
     def _job_config(self, words: Sequence[str], number: int) -> DictConfig:
         """The checked configuration of a job: a mistake ends the sweep before its first job starts."""
@@ -117,6 +132,8 @@ class ProcessLauncher(Launcher):
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in the job's configuration
         try:
             check.check(config, str(self.config.verb))
+            if self.search:
+                self.search.require_measured(config)
         except UserError as error:
             raise UserError(f"job {number} ({' '.join(words)}): {error}") from None
         return config
@@ -127,14 +144,19 @@ class ProcessLauncher(Launcher):
         given = list(words)
         if status is not None and str(self.config.verb) in discovery.RESUMABLE:
             given = [word for word in given if Override(word).key != "resume"] + ["resume=auto"]
-        line = CommandLine.parse(sys.argv[1:])
-        flags = [flag for flag in line.flags if flag not in ("-m", "--multirun")]
         general = [
             str(word)
             for word in OmegaConf.to_container(self.config.hydra.overrides.hydra) or []
             if not Override(str(word)).key.startswith(_OF_THE_SWEEP)
         ]
-        command = [*_program(), *general, *given, assignment("hydra.run.dir", str(folder)), "hydra.mode=RUN", *flags]
+        command = [
+            *_program(),
+            *general,
+            *given,
+            assignment("hydra.run.dir", str(folder)),
+            "hydra.mode=RUN",
+            *_shared_flags(),
+        ]
         return Job(number, words, folder, command)
 
     def _declare(self) -> None:
@@ -143,7 +165,9 @@ class ProcessLauncher(Launcher):
         file = self.folder / discovery.SWEEP_FILE
         stored = runfolder.read_json(file)
         if stored is None:
-            write_json(file, {"verb": str(self.config.verb), "overrides": words})
+            own = [str(word) for word in OmegaConf.to_container(self.config.hydra.overrides.hydra) or []]
+            own = [word for word in own if Override(word).key not in ("hydra.mode", "hydra.sweep.dir")]
+            write_json(file, {"verb": str(self.config.verb), "overrides": words, "hydra": own})
             return
         stored_words = runfolder.texts(stored.get("overrides")) if isinstance(stored, dict) else None
         if stored_words is None:
@@ -157,40 +181,54 @@ class ProcessLauncher(Launcher):
                 "or give this one a folder of its own with hydra.sweep.dir="
             )
 
-    def _is_done(self, job: Job) -> bool:
-        """Whether an earlier run of this sweep finished the job; takes its state over."""
+    def _is_settled(self, job: Job) -> bool:
+        """Whether an earlier run of this sweep brought the job to its end; takes its state over.
+
+        A search proposes its trials by what came out before, so in one a failed job stays as it is.
+        """
         status = runfolder.read_json(job.folder / jobs.STATUS_FILE)
-        if not isinstance(status, dict) or status.get("state") != jobs.DONE:
+        if not isinstance(status, dict):
             return False
+        same = runfolder.texts(status.get("overrides")) == job.overrides
+        if self.search and not same:
+            before = " ".join(runfolder.texts(status.get("overrides")) or ("other words",))
+            raise UserError(
+                f"job {job.number} of {self.folder} was run with {before}, "
+                f"and now the search proposes {' '.join(job.overrides)}: it cannot be continued. Give a new one "
+                "hydra.sweeper.sampler.seed=0, which makes it propose the same again, and a hydra.sweep.dir= of its own"
+            )
+        settled = (jobs.DONE, jobs.FAILED) if self.search else (jobs.DONE,)
         code, seconds = status.get("returncode"), status.get("seconds")
-        if runfolder.texts(status.get("overrides")) != job.overrides or not isinstance(seconds, (int, float)):
+        if status.get("state") not in settled or not same or not isinstance(seconds, (int, float)):
             return False
-        job.state, job.returncode, job.seconds = jobs.DONE, code if isinstance(code, int) else None, float(seconds)
+        job.state, job.seconds = str(status["state"]), float(seconds)
+        job.returncode = code if isinstance(code, int) else None
         return True
 
     def _returns(self, batch: Sequence[Job], configs: Sequence[DictConfig]) -> list[JobReturn]:
         failed = [job for job in batch if job.state != jobs.DONE]
         lines = [f"  job {job.number} {job.state}, see {job.log}" for job in failed]
         failure = SweepFailed("\n".join([f"{len(failed)} of {len(batch)} jobs are not done:", *lines]))
+        if self.search:
+            self.search.require_hope(self.earlier)
         returns: list[JobReturn] = []
         for job, config in zip(batch, configs, strict=True):
             result = _JobResult(overrides=list(job.overrides), cfg=config, working_dir=str(job.folder))
-            if job.state == jobs.DONE:
-                result.status, result.return_value = JobStatus.COMPLETED, _objective(job.folder)
-            else:
+            result.status, result.return_value = JobStatus.COMPLETED, None
+            if self.search:
+                result.return_value = self.search.value(job, self.earlier)
+            elif job.state != jobs.DONE:
                 result.status, result.return_value = JobStatus.FAILED, failure
             returns.append(result)
         return returns
+
+
+def _shared_flags() -> list[str]:
+    """The flags that every job of the sweep has as well."""
+    return [flag for flag in CommandLine.parse(sys.argv[1:]).flags if flag not in ("-m", "--multirun")]
 
 
 def _program() -> list[str]:
     """How to start this verb again: the dispatcher ran it as a module, so ``__main__`` knows its name."""
     spec = sys.modules["__main__"].__spec__
     return [sys.executable, "-m", spec.name] if spec is not None else [sys.executable, sys.argv[0]]
-
-
-def _objective(folder: Path) -> float | None:
-    """The number an optimising sweeper minimises: ``objective`` of the job's summary.json."""
-    summary = runfolder.read_json(folder / sweeptable.SUMMARY_FILE)
-    value = summary.get("objective") if isinstance(summary, dict) else None
-    return float(value) if isinstance(value, (int, float)) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_module
 
 from disback_cli.configuration import discovery, run_id, runfolder
 from disback_cli.configuration.arguments import CommandLine, Override, assignment
@@ -48,8 +49,10 @@ def a_run(
     return folder
 
 
-def a_path(name: str, created: str, *overrides: str, choice: str = "digits", **facts: object) -> Path:
-    folder = Path("runs/record") / choice / name
+def a_path(
+    name: str, created: str, *overrides: str, choice: str = "digits", verb: str = "record", **facts: object
+) -> Path:
+    folder = Path("runs") / verb / choice / name
     (folder / "path").mkdir(parents=True)
     content = {
         "format": 1, "teacher": {"name": choice, "hash": "0"}, "teacher_choice": choice,
@@ -194,6 +197,23 @@ def test_the_plain_loop_inherits_nothing_from_a_path_it_does_not_use() -> None:
     assert prepared("backtrack", "-m", "schedule=path,endpoint")[:3] == [*taken, f"path={new}"]
 
 
+def test_an_assembled_path_is_found_like_a_recorded_one() -> None:
+    a_path("recorded", "2024-01-01")
+    assembled = a_path("assembled", "2024-02-01", "student.dim=3", verb="assemble")
+    assert prepared("backtrack") == ["teacher=digits", "student.dim=3", f"path={assembled.absolute()}"]
+    a_path("recorded again", "2024-03-01")
+    assert "recorded again" in prepared("backtrack")[-1]
+
+
+def test_a_schedule_that_records_its_first_path_itself_takes_no_other() -> None:
+    new = a_path("new", "2024", "student.dim=3").absolute()
+    for at in ("[0]", "[0,200]", "[ 0 , 9]"):
+        words = ["schedule=rerecord", f"schedule.at={at}"]
+        assert prepared("backtrack", *words) == words and not discovery.notes()
+    for words in (["schedule=rerecord"], ["schedule=rerecord", "schedule.at=[10,20]"]):
+        assert prepared("backtrack", *words) == ["teacher=digits", "student.dim=3", f"path={new}", *words]
+
+
 LAW = {"_target_": "disback_cli.distillation.sigma_laws.LogNormal", "mean": -2.5, "std": 1e-05}
 FACTS = {
     "choices": {"teacher": "digits", "student": "one_step", "noise/fake": "narrow"},
@@ -212,6 +232,30 @@ def test_what_the_recording_came_to_use_is_taken_over_wherever_it_was_set() -> N
     assert words == ["teacher=digits", "noise/fake=narrow", *values[:2], f"path={new}", *own]
     words = prepared("backtrack", f"path={new}", "noise/fake=karras", "student=unet")
     assert words == ["teacher=digits", f"path={new}", "noise/fake=karras", "student=unet"]
+
+
+def test_a_path_of_adapters_brings_its_fake_score_unless_another_one_is_named() -> None:
+    facts = FACTS | {
+        "choices": FACTS["choices"] | {"fake": "lora"},
+        "adapter": {"kind": "lora", "rank": 4, "alpha": 8.0, "layers": ["hidden.*", "output"]},
+    }
+    new = a_path("new", "2024", "fake.seed=3", **facts).absolute()
+    taken = prepared("backtrack", f"path={new}")
+    words = ["fake.rank=4", "fake.alpha=8.0", "fake.layers=[hidden.*,output]"]
+    assert {"fake=lora", "fake.seed=3", *words} <= set(taken)
+    with initialize_config_module("disback_cli.conf", version_base="1.3"):
+        fake = compose("backtrack", [word for word in taken if word.startswith("fake")]).fake
+    assert (fake.rank, fake.alpha, fake.layers, fake.seed) == (4, 8.0, ["hidden.*", "output"], 3)
+    own = prepared("backtrack", f"path={new}", "fake=full")
+    assert [word for word in own if word.startswith("fake")] == ["fake=full"]
+    assert "fake.rank=4" not in prepared("backtrack", f"path={new}", "fake.rank=2")
+
+
+@pytest.mark.parametrize("adapter", [7, {"rank": 4}, {"rank": 4, "alpha": 8, "layers": [1]}])
+def test_adapters_that_are_described_wrongly_are_a_damaged_path(adapter: object) -> None:
+    new = a_path("new", "2024", **FACTS, adapter=adapter)
+    with pytest.raises(UserError, match="it is damaged; record the path again"):
+        prepared("backtrack", f"path={new}")
 
 
 def test_the_manifest_wins_over_the_recipe(environment: dict[str, str]) -> None:
@@ -296,7 +340,7 @@ def test_no_path_is_no_mistake_but_a_wrong_one_is() -> None:
     folder = a_path("new", "2024")
     for place in (folder, folder / "path", folder / "path" / "path.json"):
         assert prepared("backtrack", f"path={place}")[0] == "teacher=digits"
-    with pytest.raises(UserError, match="no such folder; name a 'disback record' run"):
+    with pytest.raises(UserError, match="no such folder; name a run of 'disback record' or"):
         prepared("backtrack", "path=nowhere")
     unfinished = a_run("half", "2024")
     with pytest.raises(UserError, match=f"type 'disback record resume={unfinished}' first"):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from disback_cli.configuration import check
+from disback_cli.configuration import check, noise_laws
+from disback_cli.configuration.arguments import CommandLine
 from disback_cli.configuration.run_id import register_run_id
+from disback_cli.configuration.sweep_files import with_sweep_file
 
 CONF = Path(__file__).parents[2] / "conf"
-VERBS = ("pretrain", "record", "backtrack", "sample", "evaluate", "stats")
+VERBS = ("pretrain", "record", "assemble", "backtrack", "pairs", "regress", "sample", "evaluate", "stats")
+# What a user must give a verb in any case.
+ALWAYS = {"assemble": ["snapshots=[mine]"]}
 # What a user must add to an option that cannot work without it.
 NEEDED = {
     "teacher=folder": ["teacher.folder=somewhere"],
@@ -51,12 +56,41 @@ CASES = [
 def test_option_composes_and_is_well_typed(verb: str, choice: str) -> None:
     register_run_id()
     with initialize_config_module("disback_cli.conf", version_base="1.3"):
-        cfg = compose(verb, [choice, *NEEDED.get(choice, [])])
+        cfg = compose(verb, [choice, *ALWAYS.get(verb, []), *NEEDED.get(choice, [])])
     check.check(cfg, verb)
     group, option = choice.split("=")
     own = OmegaConf.load(CONF / group / f"{option}.yaml")
     if "_target_" in own:
         assert OmegaConf.select(cfg, group.replace("/", "."))._target_ == own._target_
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "record", "backtrack"])
+def test_one_word_gives_a_law_to_all_that_draws_noise_levels(verb: str) -> None:
+    register_run_id()
+    law, others = "narrow", ["teacher=gmm_2d", *(["objective=dmd"] if verb == "backtrack" else [])]
+    own = OmegaConf.load(CONF / "noise" / "fake" / f"{law}.yaml")
+    for given in (law, f"{law},karras"):
+        line = noise_laws.with_noise(verb, CommandLine.parse([f"noise={given}"]))
+        # a job of a sweep has one value of each axis: there must be one axis
+        words = [word.replace(given, law) for word in line.words()]
+        assert len([word for word in words if law in word]) == (1 if "," in given else len(words))
+        for order in ([*words, *others], [*others, *reversed(words)]):
+            with initialize_config_module("disback_cli.conf", version_base="1.3"):
+                cfg = compose(verb, order)
+            for group in noise_laws.GROUPS[verb]:
+                assert OmegaConf.select(cfg, group.replace("/", ".")) == own
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted((CONF / "sweep").glob("*.yaml"))])
+def test_every_sweep_that_is_written_down_composes(name: str) -> None:
+    register_run_id()
+    verb = str(OmegaConf.load(CONF / "sweep" / f"{name}.yaml").verb)
+    line = noise_laws.with_noise(verb, with_sweep_file(verb, CommandLine.parse(["-m", f"sweep={name}"])))
+    assert any(override.several for override in line.overrides)
+    first = [re.sub(r"=([^,(]+),.*", r"=\1", o.word) for o in line.overrides if "(" not in o.word]
+    with initialize_config_module("disback_cli.conf", version_base="1.3"):
+        cfg = compose(verb, [word for word in first if not word.startswith("hydra")])
+    check.check(cfg, verb)
 
 
 def test_objectives_bring_their_own_law_unless_the_user_names_one() -> None:

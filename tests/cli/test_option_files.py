@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from disback_cli.configuration.arguments import CommandLine
-from disback_cli.configuration.option_files import options, require_options
+from disback_cli.configuration.option_files import options, require_options, without_groups
 from disback_cli.errors import UserError
 
 
@@ -48,3 +48,9 @@ def test_flags_are_answered_with_the_form_of_options() -> None:
     with pytest.raises(UserError, match="there is no flag --batch-size; options are written key=value: batch_size=8"):
         CommandLine.parse(["--batch-size=8"])
     assert CommandLine.parse(["--cfg", "job", "seed=1", "--multirun"]).multirun
+
+
+def test_null_takes_an_optional_group_away_and_leaves_other_keys_alone() -> None:
+    line = without_groups("backtrack", CommandLine.parse(["dataset=null", "path=null", "dataset.n=5", "metrics=none"]))
+    assert line.words() == ["~dataset", "path=null", "dataset.n=5", "metrics=none"]
+    assert without_groups("backtrack", line) == line

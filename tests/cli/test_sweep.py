@@ -15,6 +15,9 @@ import pytest
 
 from disback_cli.configuration import jobs, sweeptable
 from disback_cli.configuration.jobs import Job
+from disback_cli.configuration.searching import Search
+from disback_cli.errors import UserError
+from hydra_plugins.disback_launcher import ProcessLauncher
 
 Disback = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,6 +49,7 @@ def test_a_failing_job_ends_no_other_and_the_sweep_can_be_continued(tiny: Disbac
     assert "2 of 3 jobs in sweep are done already" in again.stdout
     assert (sweep / "0" / "job.log").read_text().count("working") == 1
     assert (sweep / "1" / "job.log").read_text().count("working") == 2
+    assert "best run: job 0 (seed=0), fid_2k 0\nrepeat it:\n  disback tiny seed=0 fails_at=1 " in again.stdout
 
     other = tiny("-m", "seed=0,1", "hydra.sweep.dir=sweep")
     assert other.returncode == 2
@@ -57,6 +61,42 @@ def test_a_mistake_in_one_job_is_found_before_the_first_starts(tiny: Disback, wo
     assert done.returncode == 2
     assert "job 1 (schedule.interval=ten): schedule.interval=ten: must be an int" in done.stderr
     assert not (workplace / "sweep" / "0").exists()
+
+
+def test_a_search_is_continued_where_it_was(tiny: Disback, workplace: Path) -> None:
+    """Trials of one sampler seed are proposed again, so those that are done need not run; more can be asked for."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    settings = [
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.sampler.seed=0",
+        "hydra.sweeper.n_jobs=${hydra.launcher.jobs}",
+    ]
+    words = ["seed=range(1,9)", "hydra/sweeper=optuna", *settings, "hydra.launcher.jobs=2", "hydra.sweep.dir=sweep"]
+    first = tiny("-m", *words)
+    assert first.returncode == 0, first.stderr
+    assert "job 2 (3/3)" in first.stdout and first.stdout.count("repeat it:") == 1
+    again = tiny("-m", "hydra.sweep.dir=sweep", "hydra.sweeper.n_trials=4")
+    assert again.returncode == 0, again.stderr
+    with (workplace / "sweep" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["done"] * 4
+    assert all((workplace / "sweep" / row["job"] / "job.log").read_text().count("working") == 1 for row in rows)
+    best = min(rows, key=lambda row: float(row["fid_2k"]))
+    lines = again.stdout.splitlines()
+    assert lines[-1].split()[:3] == ["disback", "tiny", f"seed={best['seed']}"]
+
+
+def test_a_search_that_proposes_something_else_is_not_continued(tmp_path: Path) -> None:
+    launcher = ProcessLauncher()
+    launcher.folder, launcher.search = tmp_path, Search(None, True, 3)
+    (tmp_path / "0").mkdir()
+    Job(0, ("rate=1",), tmp_path / "0", [], jobs.FAILED, 1, 2.0).write_status()
+    same = Job(0, ("rate=1",), tmp_path / "0", [])
+    assert launcher._is_settled(same) and (same.state, same.seconds) == (jobs.FAILED, 2.0), "part of what it has learnt"
+    with pytest.raises(UserError, match="was run with rate=1, and now the search proposes rate=2"):
+        launcher._is_settled(Job(0, ("rate=2",), tmp_path / "0", []))
+    launcher.search = None
+    assert not launcher._is_settled(same), "a grid tries again"
 
 
 def test_a_timeout_fails_the_job_and_side_by_side_jobs_run(tiny: Disback, workplace: Path) -> None:

@@ -42,7 +42,9 @@ def test_the_path_and_its_manifest(recorded: Path) -> None:
     assert {file.name for file in (recorded / "path").iterdir()} == {node["file"] for node in nodes} | {"path.json"}
     assert manifest["teacher"]["name"] == "gmm_2d" and len(manifest["teacher"]["hash"]) == 64
     assert manifest["student"]["sigma_init"] == 2.5
-    assert manifest["choices"] == {"teacher": "gmm_2d", "student": "one_step", "noise/fake": "lognormal"}
+    assert manifest["choices"] == {
+        "teacher": "gmm_2d", "student": "one_step", "noise/fake": "lognormal", "noise/fake_weighting": "edm",
+    }  # fmt: skip
     assert manifest["cost"]["images"] == BATCH * ITERATIONS
     assert manifest["cost"]["network_passes"] >= 4 * BATCH * ITERATIONS
     assert not (recorded / "candidates").exists()

@@ -20,7 +20,7 @@ def _commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-PLAIN = ("inspect", "convert")  # take files, not options: their own tests type them
+PLAIN = ("inspect", "convert", "compare")  # take files, not options: their own tests type them
 
 
 def test_readme_shows_every_verb() -> None:

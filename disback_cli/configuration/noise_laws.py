@@ -1,0 +1,61 @@
+"""``noise=NAME``: one law of noise levels for everything in a verb that draws noise levels.
+
+The generator's loss and the fake score's have a group each; this word gives both the same option. Of several values
+(``-m noise=karras,narrow``) the generator's follows the fake score's by reference: they stay one axis of a sweep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from disback_cli.configuration.arguments import CommandLine, Override
+from disback_cli.configuration.complaints import did_you_mean
+from disback_cli.configuration.option_files import options
+from disback_cli.errors import UserError
+
+WORD = "noise"
+_FAKE, _GENERATOR = "noise/fake", "noise/generator"
+GROUPS: dict[str, tuple[str, ...]] = {
+    "pretrain": (_FAKE,),
+    "record": (_FAKE,),
+    "assemble": (_FAKE,),
+    "backtrack": (_FAKE, _GENERATOR),
+}
+
+
+def names(verb: str, line: CommandLine) -> list[str]:
+    """The laws that ``noise=`` can name: those that every group of the verb has."""
+    each = [options(group, line) for group in GROUPS.get(verb, ())]
+    return [name for name in each[0] if all(name in there for there in each)] if each else []
+
+
+def with_noise(verb: str, line: CommandLine) -> CommandLine:
+    """The command line with ``noise=NAME`` written as the groups it stands for; what the user gave of them stays.
+
+    Raises:
+        UserError: there is no such law.
+    """
+    given = line.find(WORD)
+    if given is None or verb not in GROUPS:
+        return line
+    if not given.value:
+        raise UserError(f"{given.word}: name a law of noise levels; noise can be: {', '.join(names(verb, line))}")
+    if line.find("hydra.searchpath") is None:  # with it options may lie anywhere
+        _require_known(given, names(verb, line))
+    own = {override.key for override in line.overrides}
+    follows = given.several and _FAKE not in own
+    values = {_FAKE: given.value, _GENERATOR: f"${{{_FAKE}}}" if follows else given.value}
+    expanded = [Override(f"{group}={values[group]}") for group in GROUPS[verb] if group not in own]
+    place = line.overrides.index(given)
+    before, after = line.overrides[:place], line.overrides[place + 1 :]
+    kept = [[override for override in part if override.key != WORD] for part in (before, after)]
+    return replace(line, overrides=(*kept[0], *expanded, *kept[1]))
+
+
+def _require_known(given: Override, there: list[str]) -> None:
+    if "(" in str(given.value):
+        return  # choice(...), glob(...): Hydra's to take apart
+    for name in str(given.value).split(",") if given.several else [str(given.value)]:
+        if name.strip() not in there:
+            near = did_you_mean(name.strip(), there)
+            raise UserError(f"there is no noise '{name.strip()}'{near}\nnoise can be: {', '.join(there)}")
