@@ -67,12 +67,11 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: Init | None = None) -> None:
         """Create and initialise weight [out_features, in_features] and bias [out_features]."""
-        self._init = init or Init()  # before the base class, which draws
-        super().__init__(in_features, out_features, bias)
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters."""
-        self._init.fill_(self.weight, self.bias)
+        nn.Module.__init__(self)  # the base class would draw the parameters itself
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_features)) if bias else None)
+        (init or Init()).fill_(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
