@@ -42,3 +42,15 @@ def ring(modes: int = 8, radius: float = 1.0, std: float = 0.05, *, n: int = 20_
     angles = [2.0 * math.pi * mode / modes for mode in range(modes)]
     means = [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
     return mixture(means, std, n=n, seed=seed, name=f"ring{modes}")
+
+
+def grid(modes: int = 16, spacing: float = 0.44, std: float = 0.08, *, n: int = 20_000, seed: int = 0) -> PointDataset:
+    """A square grid of equal Gaussians around the origin.
+
+    Raises ValueError unless `modes` is the square of 2 or more.
+    """
+    side = math.isqrt(max(modes, 0))
+    if side < 2 or side**2 != modes:
+        raise ValueError(f"modes={modes}: a grid needs a square number, 4, 9, 16, ...")
+    axis = [(i - (side - 1) / 2) * spacing for i in range(side)]
+    return mixture([[x, y] for x in axis for y in axis], std, n=n, seed=seed, name=f"grid{modes}")

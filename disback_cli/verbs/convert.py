@@ -121,8 +121,8 @@ def _write(model: Model, request: _Request, place: Path) -> str:
     same = f"{len(model.weights)} tensors in {precision}, read again: equal bit for bit"
     if request.to == "folder":
         writers.write_folder(model, place, request.dtype)
-        verb = "disback record teacher=folder teacher.folder" if model.sigma_init is None else "disback sample student"
-        more = "" if model.sigma_init is None else " n=64"
+        verb = "disback record teacher=folder teacher.folder" if model.settings is None else "disback sample student"
+        more = "" if model.settings is None else " n=64"
         return f"model folder, {same}\nnext: {verb}={request.out}{more}"
     if request.to == "safetensors":
         writers.write_safetensors(model, place, request.dtype)

@@ -11,7 +11,7 @@ from torch import nn
 
 from disback_cli.denoisers.folder import load_decoder
 from disback_cli.distillation.student_folder import load_student, student_place
-from disback_cli.evaluation.measure import EvaluationNoise, Sampler, heun_sampler, one_step_sampler, teacher_evaluations
+from disback_cli.evaluation.measure import EvaluationNoise, Sampler, heun_sampler, student_sampler, teacher_evaluations
 from disback_cli.verbs.common import build_teacher
 
 
@@ -52,7 +52,7 @@ def build_generator(cfg: DictConfig, device: torch.device, label: int | None = N
     if cfg.student.folder is not None:
         student, config = load_student(cfg.student.folder)
         student.to(device)
-        shape, classes = student.denoiser.shape, student.denoiser.label_dim
+        shape, classes = student.shape, student.label_dim
         noise = EvaluationNoise(cfg.seed, shape, classes, device, label)
         facts = {
             "student": str(cfg.student.folder),
@@ -60,7 +60,7 @@ def build_generator(cfg: DictConfig, device: torch.device, label: int | None = N
             "teacher": config.get("teacher"),
         }
         decoder, _ = load_decoder(student_place(cfg.student.folder))
-        sampler = decoded(one_step_sampler(student, noise), decoder, device)
+        sampler = decoded(student_sampler(student, noise), decoder, device)
         shape = shape_of_images(shape, decoder)
         return Generator("student", sampler, noise, shape, classes, student.network_evaluations, facts)
     teacher = build_teacher(cfg)

@@ -15,7 +15,7 @@ usage: disback inspect PATH [--json]
 
   PATH     a teacher: NVIDIA's pickle (EDM, EDM2, SiD, Diff-Instruct), a diffusers folder, a model folder
            weights: .safetensors, .pt, .pth, .ckpt (listed, with a guess at what they belong to)
-           what disback wrote: runs, recorded paths (every hash is verified), students, checkpoints, sweeps
+           what disback wrote: runs, recorded paths and pairs (hashes are verified), students, checkpoints, sweeps
            data: EDM's zip, folders of images, .npz, CIFAR-10, tar shards; reference statistics, samples
   --json   the same for programs (also json=true)
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from disback_cli.distillation.losses import mismatch
 from disback_cli.distillation.path import DegradationPath
@@ -17,6 +18,7 @@ from disback_cli.errors import UserError
 from disback_cli.runtime.health import NonFiniteError
 from disback_cli.runtime.optimizers import AdamSettings
 from disback_cli.runtime.randomness import CounterRandom
+from disback_cli.verbs.backtrack_stage import open_path
 
 CPU = torch.device("cpu")
 FACTS = {"teacher": {"name": "gmm_2d", "hash": "a" * 64}}
@@ -217,6 +219,14 @@ def test_recording_before_the_first_iteration_is_the_path_schedule_on_that_path(
     fit(along)
     assert stage.switches == [(0, 0.0), (0, 1.0), (2, 0.0)]
     assert same(bits(stage), bits(along))
+
+
+def test_a_run_that_would_end_on_a_new_path_is_refused():
+    cfg = OmegaConf.create({"iterations": 48, "path": None})
+    schedule = RerecordSchedule(interval=15, at=[0, 3], nodes=4)
+    with pytest.raises(UserError, match=r"iteration 48 of 48 only: the path recorded last has 4 nodes.*schedule\.at"):
+        open_path(cfg, None, schedule)
+    assert open_path(OmegaConf.merge(cfg, {"iterations": 49}), None, schedule) is None
 
 
 def content(saver, iteration: int) -> dict:
