@@ -60,8 +60,8 @@ class LoraSettings:
         """Check the numbers, and bring what stands in a file or a configuration into one form."""
         if type(self.rank) is not int or self.rank < 1 or not self.alpha > 0:
             raise ValueError(f"rank={self.rank}, alpha={self.alpha}: LoRA needs a whole rank >= 1 and alpha > 0")
-        if not self.layers:
-            raise ValueError("layers=[]: LoRA needs attention, all, or a list of names")
+        if not self.layers or (isinstance(self.layers, str) and self.layers not in ("attention", "all")):
+            raise ValueError(f"layers={self.layers or '[]'}: LoRA needs attention, all, or a list of names")
         object.__setattr__(self, "alpha", float(self.alpha))
         if not isinstance(self.layers, str):
             object.__setattr__(self, "layers", tuple(str(name) for name in self.layers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from torch import nn
 
@@ -164,7 +164,7 @@ def _samples_of(settings: Mapping[str, Any], where: str) -> tuple[tuple[int, ...
     return tuple(sizes), label_dim
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

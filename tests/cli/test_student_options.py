@@ -46,6 +46,13 @@ def test_a_network_that_is_known_for_a_teacher_is_taken_and_can_be_built(kind: s
     assert isinstance(network, Denoiser) == (kind == "compact")
 
 
+def test_levels_near_the_data_for_the_shipped_teachers_and_published_ones_elsewhere() -> None:
+    for teacher in ("gmm_2d", "edm_digits", "edm_digits_cond"):
+        assert composed("record", "student=few_step", f"teacher={teacher}")["sigmas"] == [2.5, 0.8, 0.25]
+    assert composed("record", "student=few_step", "teacher=edm_cifar")["sigmas"] == [80.0, 12.0, 2.0]
+    assert composed("record", "student=few_step", "student.sigmas=[9,1]")["sigmas"] == [9, 1]
+
+
 def test_a_users_own_network_takes_the_place_of_the_known_one() -> None:
     own = "student.network={_target_: torch.nn.Linear, in_features: 2, out_features: 2}"
     student = composed("record", "teacher=gmm_2d", "student=generator", "~student/of@student", own)

@@ -214,7 +214,9 @@ def test_layers_whose_weights_others_use_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "options", [{"rank": 0}, {"rank": 2.5}, {"alpha": 0}, {"layers": []}], ids=["rank", "part", "alpha", "layers"]
+    "options",
+    [{"rank": 0}, {"rank": 2.5}, {"alpha": 0}, {"layers": []}, {"layers": "qkv"}],
+    ids=["rank", "part", "alpha", "layers", "word"],
 )
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -148,10 +148,10 @@ def test_a_few_step_student_does_not_make_up_its_noise():
 
 def test_training_sees_every_step_equally_often_and_the_draw_knows_no_rank():
     student, random = FewStepStudent(Gaussian(), sigmas=SIGMAS), CounterRandom(0)
-    steps = [step_of(student, random, iteration) for iteration in range(300)]
+    steps = [step_of(student, random, update) for update in range(300)]
     assert all(70 < steps.count(step) < 130 for step in range(3))
-    assert steps == [step_of(student, CounterRandom(0), iteration) for iteration in range(300)]
-    assert steps != [step_of(student, random, iteration, update=1) for iteration in range(300)]
+    assert steps == [step_of(student, CounterRandom(0), update) for update in range(300)]
+    assert steps != [step_of(student, CounterRandom(1), update) for update in range(300)]
     assert {step_of(OneStepStudent(Gaussian(), sigma_init=1.0), random, i) for i in range(9)} == {0}
 
 

@@ -88,18 +88,17 @@ def fingerprint(student: Student) -> str:
     return weights_hash(student.export_weights())
 
 
-def step_of(student: Student, random: CounterRandom, iteration: int, update: int = 0) -> int:
+def step_of(student: Student, random: CounterRandom, update: int) -> int:
     """The step that an update trains: uniform over ``student.steps``, the same on every process.
 
     Args:
         student: the student.
         random: the run's draws.
-        iteration: which of them.
-        update: number of the update in the iteration.
+        update: its number, counted over all iterations.
     """
     if student.steps == 1:
         return 0
-    drawn = random.uniform(f"student step/{update}", iteration, 0, 1, torch.device("cpu"))
+    drawn = random.uniform("student step", update, 0, 1, torch.device("cpu"))
     return int(drawn * student.steps)
 
 
