@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from disback_cli.distillation.schedules import Progress, Schedule
 from disback_cli.distillation.sigma_laws import SigmaLaw
 from disback_cli.distillation.students import Student, step_of
 from disback_cli.distillation.weightings import EdmWeighting, FlatWeighting, Weighting
+from disback_cli.errors import UserError
 from disback_cli.runtime.ema import Ema
 from disback_cli.runtime.processes import mean_over_processes
 from disback_cli.runtime.stage import Stage
@@ -80,6 +81,7 @@ class Backtracking(Stage):
         pairs: the teacher's latents and samples, for an objective with a regression term.
         costs: what the networks cost, in forward passes of the teacher.
         rerecorder: records new paths on the way, for a schedule that wants them.
+        made_of: hashes of what the run is built from, by what it is in words; a run cannot go on with other things.
         settings: see :class:`Stage`; ``lr`` has the keys ``student``, ``fake``, and ``critic`` with a judge.
     """
 
@@ -106,6 +108,7 @@ class Backtracking(Stage):
         pairs: Pairs | None = None,
         costs: NetworkCosts | None = None,
         rerecorder: Rerecorder | None = None,
+        made_of: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -115,7 +118,7 @@ class Backtracking(Stage):
         # A frozen target is not ours to save, to optimise or to synchronise: hidden from the module's registry.
         self._frozen = (target.requires_grad_(False).eval(),)
         self._node_weights, self.last = node_weights, last
-        self.schedule, self.objective = schedule, objective
+        self.schedule, self.objective, self.made_of = schedule, objective, dict(made_of or {})
         self.generator_law, self.fake_law, self.share_draw = generator_law, fake_law, share_draw
         self.generator_weighting = generator_weighting or FlatWeighting()
         self.fake_weighting = fake_weighting or EdmWeighting()
@@ -156,6 +159,8 @@ class Backtracking(Stage):
         """Make the position ``node`` of the path the target: copy its weights in place, strictly."""
         self.target.load_state_dict(interpolated(self._node_weights, node), strict=True)
         self.target_node = node
+        if self.switches and self.switches[-1][0] == self.iteration:
+            self.switches.pop()  # no iteration has had that target
         self.switches.append((self.iteration, node))
 
     @property
@@ -175,15 +180,15 @@ class Backtracking(Stage):
         return regression.when == "always" or self.target_node == TEACHER
 
     def on_fit_start(self) -> None:
-        """The target is hidden from Lightning and has to be moved by hand."""
-        self.target.to(self.device)
+        """Move the target by hand, which is hidden from Lightning; record a path that is wanted before iteration 0.
 
-    def on_train_start(self) -> None:
-        """Start the clock; a path that is recorded before the first iteration is where the fake score starts."""
-        super().on_train_start()
+        The fake score starts from that path's last node. Callbacks measure what they find when training starts, later.
+        """
+        self.target.to(self.device)
         if self.iteration == 0 and self.rerecorder is not None and self.rerecorder.schedule.records_at(0):
             path = self._record_path(self.rerecorder)
             start_from(self.fake, path, path.last, self._node_weights)
+            self._seconds_before += self.rerecorder.done[-1].seconds
 
     def trained(self) -> dict[str, nn.Module]:
         """Student and fake score, the generator first, and the head of the critic if there is one."""
@@ -346,7 +351,7 @@ class Backtracking(Stage):
         return path
 
     def _diversity(self, clean: Tensor) -> dict[str, Tensor]:
-        """Spread over the batch, component by component: told with the last pass, over the samples of all of them."""
+        """Spread over this process's share of the batch, by component; of several passes the last one tells it."""
         if self.passes == 1:
             return {"sample_diversity": clean.std(dim=0).mean()} if len(clean) > 1 else {}
         samples = clean.double()
@@ -379,6 +384,7 @@ class Backtracking(Stage):
     def stage_state(self) -> dict[str, Any]:
         """The target's position (its weights are the path's), the schedule's measurements, the switches."""
         return {
+            "made_of": dict(self.made_of),
             "target_node": self.target_node,
             "schedule": self.schedule.state(),
             "switches": [list(switch) for switch in self.switches],
@@ -386,7 +392,17 @@ class Backtracking(Stage):
         }
 
     def restore_stage(self, state: dict[str, Any]) -> None:
-        """Take up target, schedule, switches, and the path where it was recorded on the way."""
+        """Take up target, schedule, switches, and the path where it was recorded on the way.
+
+        Raises:
+            UserError: what the run is built from has changed since.
+        """
+        changed = [name for name, digest in self.made_of.items() if state["made_of"].get(name) != digest]
+        if changed:
+            raise UserError(
+                f"{' and '.join(changed)} changed since this run was started: its content has another hash now. "
+                "Restore it, or start over with resume=false."
+            )
         self.schedule.restore(state["schedule"])
         path = self.rerecorder.restore(state["rerecordings"]) if self.rerecorder is not None else None
         if self.rerecorder is not None and path is not None:

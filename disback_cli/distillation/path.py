@@ -7,6 +7,7 @@ teacher's (LoRA), so any run on the same teacher can use it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -114,6 +115,11 @@ class DegradationPath:
         if len(self.nodes) < 2 or [node.index for node in self.nodes] != list(range(len(self.nodes))):
             raise UserError(f"{manifest} must list nodes 0, 1, ... in order, at least two; record the path again.")
         self._verify()
+
+    @property
+    def identity(self) -> str:
+        """Hash of the nodes in order: equal where all their weights are."""
+        return hashlib.sha256("".join(node.sha256 for node in self.nodes).encode()).hexdigest()
 
     @property
     def last(self) -> int:

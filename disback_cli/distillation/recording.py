@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -64,17 +64,48 @@ class Recording(Stage):
 
     def losses(self, iteration: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Denoising score matching of the copy on fresh samples of G0."""
-        shape, labels = self.fake.shape, self.one_hot_labels("labels", self.fake.label_dim)
         step = step_of(self.student, self.random, iteration)
-        with torch.no_grad():
-            x = self.student.training_sample(
-                self.normal("z", shape), labels, lambda later: self.normal(f"student noise {later}", shape), step
-            )
-        sigma = self.law.quantile(self.uniform("sigma_fake"))
-        noisy = x + expand_sigma(sigma, x) * self.normal("noise_fake", shape)
-        denoised = self.fake(noisy, sigma, labels)
-        loss = denoising_loss(denoised, x, sigma, self.fake.sigma_data, weighting=self.weighting)
+        loss, x = recording_loss(self.student, self.fake, self.law, self.weighting, self, step)
         return {"fake_loss": loss}, {"sample_mean": x.mean(), "sample_std": x.std()}
+
+
+class Draws(Protocol):
+    """Who draws for a recording: a part of a batch, by purpose."""
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal ``[B, *shape]``."""
+
+    def uniform(self, purpose: str) -> Tensor:
+        """Uniform ``[B]``."""
+
+    def one_hot_labels(self, purpose: str, classes: int) -> Tensor | None:
+        """Labels ``[B, classes]``, None without classes."""
+
+
+def recording_loss(
+    student: Student, fake: Denoiser, law: SigmaLaw, weighting: Weighting | None, draws: Draws, step: int
+) -> tuple[Tensor, Tensor]:
+    """Denoising score matching on fresh samples of a frozen student (eq. 7).
+
+    Args:
+        student: not changed.
+        fake: the denoiser that is trained.
+        law: of the noise levels.
+        weighting: factor of the loss at each noise level; None is EDM's.
+        draws: this process's part of the batch.
+        step: which of the student's evaluations the samples are of.
+
+    Returns:
+        The loss, a scalar; the samples, ``[B, *shape]``.
+    """
+    shape, labels = fake.shape, draws.one_hot_labels("labels", fake.label_dim)
+    with torch.no_grad():
+        x = student.training_sample(
+            draws.normal("z", shape), labels, lambda later: draws.normal(f"student noise {later}", shape), step
+        )
+    sigma = law.quantile(draws.uniform("sigma_fake"))
+    noisy = x + expand_sigma(sigma, x) * draws.normal("noise_fake", shape)
+    return denoising_loss(fake(noisy, sigma, labels), x, sigma, fake.sigma_data, weighting=weighting), x
 
 
 @dataclass(frozen=True)

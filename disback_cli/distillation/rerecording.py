@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import time
@@ -14,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disback_cli.denoisers.protocol import Denoiser, expand_sigma
+from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.distillation.adapters import settings_of
 from disback_cli.distillation.candidates import Candidates
 from disback_cli.distillation.costs import NetworkCosts
 from disback_cli.distillation.fake_scores import node_weights
-from disback_cli.distillation.losses import denoising_loss
 from disback_cli.distillation.path import DegradationPath
-from disback_cli.distillation.recording import MismatchProbe, Subject
+from disback_cli.distillation.recording import MismatchProbe, Subject, recording_loss
 from disback_cli.distillation.schedules import RerecordSchedule
 from disback_cli.distillation.sigma_laws import SigmaLaw
 from disback_cli.distillation.students import Student, evaluations_of, evaluations_of_all_steps, step_of
@@ -42,7 +40,7 @@ class Rerecording:
 
     Attributes:
         iteration: finished iterations of stage 2 at that time.
-        identity: of the path's nodes, see :func:`identity_of`.
+        identity: of the path's nodes, see :attr:`DegradationPath.identity`.
         network_passes: what it cost, in forward passes of the teacher.
         seconds: what it took.
     """
@@ -51,6 +49,26 @@ class Rerecording:
     identity: str
     network_passes: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """A process's part of the draws of a step."""
+
+    random: CounterRandom
+    step: int
+    first: int
+    count: int
+    device: torch.device
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        return self.random.normal(purpose, self.step, self.first, self.count, shape, self.device)
+
+    def uniform(self, purpose: str) -> Tensor:
+        return self.random.uniform(purpose, self.step, self.first, self.count, self.device)
+
+    def one_hot_labels(self, purpose: str, classes: int) -> Tensor | None:
+        return self.random.one_hot_labels(purpose, self.step, self.first, self.count, classes, self.device)
 
 
 class Rerecorder:
@@ -154,7 +172,7 @@ class Rerecorder:
             candidates.make_path(self.folder(iteration), start, self.batch_size, facts)
         wait_for_all()
         path = DegradationPath(self.folder(iteration))
-        self.done.append(Rerecording(iteration, identity_of(path), passes, seconds))
+        self.done.append(Rerecording(iteration, path.identity, passes, seconds))
         log.info(
             "iteration %d: a new path of %d nodes towards the student, mismatch to the teacher %.4f",
             iteration, path.last, path.nodes[-1].mismatch,
@@ -171,31 +189,12 @@ class Rerecorder:
         for number in range(self.passes):
             first = (rank * self.passes + number) * count
             with torch.enable_grad():
-                loss = self._loss(copy, student, random, (step, first, count), device) / self.passes
-                loss.backward()
+                draws = _Draws(random, step, first, count, device)
+                evaluation = step_of(student, random, step)
+                loss, _ = recording_loss(student, copy, self.law, self.weighting, draws, evaluation)
+                (loss / self.passes).backward()
             losses.append(loss.detach())
-        return torch.stack(losses).sum()
-
-    def _loss(
-        self,
-        copy: Denoiser,
-        student: Student,
-        random: CounterRandom,
-        draw: tuple[int, int, int],
-        device: torch.device,
-    ) -> Tensor:
-        """Denoising score matching on fresh samples of the student; ``draw``: step, first sample, how many."""
-
-        def normal(purpose: str) -> Tensor:
-            return random.normal(purpose, *draw, copy.shape, device)
-
-        labels = random.one_hot_labels("labels", *draw, copy.label_dim, device)
-        evaluation = step_of(student, random, draw[0])
-        with torch.no_grad():
-            x = student.training_sample(normal("z"), labels, lambda k: normal(f"student noise {k}"), evaluation)
-        sigma = self.law.quantile(random.uniform("sigma", *draw, device))
-        denoised = copy(x + expand_sigma(sigma, x) * normal("noise"), sigma, labels)
-        return denoising_loss(denoised, x, sigma, copy.sigma_data, weighting=self.weighting)
+        return torch.stack(losses).mean()
 
     def _update(self, copy: Denoiser, trained: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         average_gradients(trained)
@@ -260,14 +259,9 @@ class Rerecorder:
             raise UserError(
                 f"the path that this run recorded after iteration {newest.iteration} cannot be read: {error} {way_out}."
             ) from error
-        if identity_of(path) != newest.identity:
+        if path.identity != newest.identity:
             raise UserError(
                 f"{folder} is not the path that this run recorded after iteration {newest.iteration}: its nodes have "
                 f"other hashes than the checkpoint says. {way_out}."
             )
         return path
-
-
-def identity_of(path: DegradationPath) -> str:
-    """Hash of a path's nodes, in order: equal where all their weights are."""
-    return hashlib.sha256("".join(node.sha256 for node in path.nodes).encode()).hexdigest()

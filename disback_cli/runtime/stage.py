@@ -78,7 +78,8 @@ class Stage(pl.LightningModule):
         self._seconds_before = 0.0
         self._began: float | None = None
         self._sums: dict[str, Tensor] = {}
-        self._summed = 0
+        # iterations in each sum: a term that begins to act inside a log interval has fewer than the others
+        self._summed: dict[str, int] = {}
         # a watch over each set of networks that steps together
         self._watched: dict[tuple[str, ...], tuple[FiniteGuard, list[nn.Parameter]]] = {}
 
@@ -249,15 +250,15 @@ class Stage(pl.LightningModule):
         for name, value in scalars.items():
             value = value.detach().double()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._summed += 1
+            self._summed[name] = self._summed.get(name, 0) + 1
 
     def read_scalars(self) -> dict[str, float]:
         """Means since the last call, over all processes; synchronises with the device once."""
-        if not self._summed:
+        if not self._sums:
             return {}
-        means = mean_over_processes(torch.stack(list(self._sums.values())) / self._summed)
+        means = mean_over_processes(torch.stack([total / self._summed[name] for name, total in self._sums.items()]))
         names = list(self._sums)
-        self._sums, self._summed = {}, 0
+        self._sums, self._summed = {}, {}
         return dict(zip(names, means.tolist(), strict=True))
 
     def check_health(self) -> None:
@@ -273,7 +274,7 @@ class Stage(pl.LightningModule):
             "seconds": self.seconds,
             "network_passes": self.network_passes,
             "sums": self._sums_of_all(),
-            "summed": self._summed,
+            "summed": dict(self._summed),
             **self.stage_state(),
         }
 
@@ -297,7 +298,7 @@ class Stage(pl.LightningModule):
                 f"the checkpoint was made with batch_size={state['batch_size']}, this run has {self.batch_size}; "
                 "images could not be counted. Give the same batch_size, or start over with resume=false."
             )
-        self.iteration, self._summed = state["iteration"], state["summed"]
+        self.iteration, self._summed = state["iteration"], dict(state["summed"])
         self._seconds_before, self.network_passes = state["seconds"], state["network_passes"]
         rank, world = rank_and_world()
         for name, values in state["sums"].items():

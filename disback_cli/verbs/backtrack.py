@@ -65,8 +65,37 @@ def _finish(
     from disback_cli.distillation.student_folder import save_student
     from disback_cli.reporting.curves import draw_curves
     from disback_cli.runtime.session import shown_path
-    from disback_cli.verbs.common import plain
     from disback_cli.verbs.student_report import draw_grid, rows, tell
+
+    facts = _facts(cfg, teacher, stage, path, evaluation, probe)
+    average: Student = stage.ema.network  # type: ignore[assignment]
+    save_student(session.folder / "student", average, teacher, facts)
+    teacher_metrics = evaluation.others["teacher"].metrics if "teacher" in evaluation.others else None
+    draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
+    draw_grid(cfg, session, teacher, average, "distilled", with_teacher=evaluation.suite is not None)
+    measured = rows(teacher, stage.student, evaluation, "distilled")
+    session.write_summary(
+        {
+            **facts,
+            "path": str(path.folder) if path else None,
+            "teacher_metrics": teacher_metrics,
+            "generators": measured,
+        }
+    )
+    tell(session, evaluation, measured)
+    print(f"next:     disback sample student={shown_path(session.folder)} n=64")
+
+
+def _facts(
+    cfg: DictConfig,
+    teacher: Teacher,
+    stage: Backtracking,
+    path: DegradationPath | None,
+    evaluation: Evaluation,
+    probe: TeacherProbe,
+) -> dict[str, Any]:
+    """What the run was, what it cost and what came out; plain JSON values that may go along with the student."""
+    from disback_cli.verbs.common import plain
 
     recorded = path.facts["cost"] if path else {"network_passes": 0, "seconds": 0}
     cost = {
@@ -79,8 +108,7 @@ def _finish(
     }
     if stage.pairs is not None:
         cost["pairs_passes"] = stage.pairs.facts["cost"]["network_passes"]
-    metrics = dict(evaluation.latest.metrics) if evaluation.latest else {}
-    facts: dict[str, Any] = {
+    return {
         "teacher": teacher.identity(),
         "objective": plain(cfg.objective),
         "schedule": plain(cfg.schedule),
@@ -106,25 +134,9 @@ def _finish(
         **_rerecordings(stage),
         "targets": [{"iteration": iteration, "node": node} for iteration, node in stage.switches],
         "cost": cost,
-        "metrics": metrics,
+        "metrics": dict(evaluation.latest.metrics) if evaluation.latest else {},
         "measured_with": evaluation.suite.provenance() if evaluation.suite else None,
     }
-    average: Student = stage.ema.network  # type: ignore[assignment]
-    save_student(session.folder / "student", average, teacher, facts)
-    teacher_metrics = evaluation.others["teacher"].metrics if "teacher" in evaluation.others else None
-    draw_curves(session.folder / "metrics.csv", session.folder / "curves.png", stage.switches[1:], teacher_metrics)
-    draw_grid(cfg, session, teacher, average, "distilled", with_teacher=evaluation.suite is not None)
-    measured = rows(teacher, stage.student, evaluation, "distilled")
-    session.write_summary(
-        {
-            **facts,
-            "path": str(path.folder) if path else None,
-            "teacher_metrics": teacher_metrics,
-            "generators": measured,
-        }
-    )
-    tell(session, evaluation, measured)
-    print(f"next:     disback sample student={shown_path(session.folder)} n=64")
 
 
 def _rerecordings(stage: Backtracking) -> dict[str, Any]:

@@ -67,13 +67,12 @@ def _require_time(cfg: DictConfig, schedule: Schedule, last: int) -> None:
     )
 
 
-def warn_of_another_start(path: DegradationPath, student: Student) -> None:
+def warn_of_another_start(path: DegradationPath, student: Student, sha256: str) -> None:
     """Node N fits the student it was recorded with; say so if this one is another."""
-    recorded = path.facts["student"]
-    if recorded.get("sha256") == fingerprint(student):
-        return
-    settings = student.settings()
+    recorded, settings = path.facts["student"], student.settings()
     apart = [f"{k}={recorded.get(k)} there, {v} here" for k, v in settings.items() if recorded.get(k) != v]
+    if not apart and recorded.get("sha256") in (None, sha256):
+        return
     log.warning(
         "the path was recorded for another untrained student than this one (%s), so node %d does not fit it; record "
         "one with the same student=... options",
@@ -97,9 +96,13 @@ def build_stage(
     # Without a law of its own the generator step uses the fake score's, as Diff-Instruct does.
     generator_law = cfg.noise.get("generator") or cfg.noise.fake
     _require_shareable(cfg, objective, generator_law)
+    last = path.last if path else 0
+    _require_useful_critic(cfg, schedule, objective, last)
     student: Student = instantiate(cfg.student, teacher)
+    made_of = {"the teacher": teacher.hash, "the untrained student": fingerprint(student)}
     if path is not None:
-        warn_of_another_start(path, student)
+        made_of["the path"] = path.identity
+        warn_of_another_start(path, student, made_of["the untrained student"])
     fake: Denoiser = instantiate(cfg.fake, teacher)
     own = {name: tensor.cpu().clone() for name, tensor in teacher.denoiser.state_dict().items()}
     weights = _weights_of_nodes(own, path)
@@ -113,7 +116,7 @@ def build_stage(
         fake=fake,
         target=teacher.copy(),
         node_weights=weights,
-        last=path.last if path else 0,
+        last=last,
         schedule=schedule,
         objective=objective,
         generator_law=instantiate(generator_law),
@@ -129,6 +132,7 @@ def build_stage(
         pairs=_open_pairs(cfg, teacher, objective),
         costs=costs,
         rerecorder=_build_rerecorder(cfg, session, teacher, schedule, own, costs, passes),
+        made_of=made_of,
         batch_size=cfg.batch_size,
         iterations=cfg.iterations,
         seed=cfg.seed,
@@ -139,6 +143,7 @@ def build_stage(
         passes=passes,
     )
     _tell_cost(stage)
+    _warn_of_unused(cfg, stage, path)
     return stage
 
 
@@ -157,6 +162,40 @@ def _require_shareable(cfg: DictConfig, objective: Objective, generator_law: Dic
             f"share_draw=true runs the fake score once for both losses, which objective={_chosen('objective')} does "
             f"not allow: {why}. Leave share_draw=false, or take objective=diff_instruct, vsd or dmd"
         )
+
+
+def _require_useful_critic(cfg: DictConfig, schedule: Schedule, objective: Objective, last: int) -> None:
+    """Refuse a critic that would never act, or that nothing would come of."""
+    critic = objective.critic
+    if critic is None:
+        return
+    reached = schedule.teacher_from(last) if critic.when == "teacher" else 0
+    first = max(critic.warmup, reached)
+    if first >= cfg.iterations:
+        lower = "objective.critic.warmup" if critic.warmup >= reached else "schedule.interval (schedule.max_interval)"
+        raise UserError(
+            f"the critic of objective={_chosen('objective')} would act from iteration {first} of {cfg.iterations} "
+            f"only: raise iterations, or lower {lower}"
+        )
+    if not critic.generator_weight and not objective.uses_ratio:
+        raise UserError(
+            f"the critic of objective={_chosen('objective')} would be trained for nothing: "
+            "objective.critic.generator_weight is 0, and no density ratio is asked for. Give it a weight, another "
+            "objective.divergence than rkl where there is one, or objective.critic=null"
+        )
+
+
+def _warn_of_unused(cfg: DictConfig, stage: Backtracking, path: DegradationPath | None) -> None:
+    """Name the options that were given and mean nothing here; a sweep may well give them to all of its jobs."""
+    unused = {
+        "path": cfg.path is not None and path is None,
+        "fake_samples=fresh": cfg.fake_samples == "fresh" and stage.updates == 1,
+        "lr.critic": cfg.lr.critic is not None and stage.objective.critic is None,
+        "pairs": cfg.pairs is not None and stage.pairs is None,
+    }
+    names = [name for name, there in unused.items() if there]
+    if names:
+        log.warning("not used with these options: %s", ", ".join(names))
 
 
 def _chosen(group: str) -> str:
@@ -243,7 +282,7 @@ def _open_pairs(cfg: DictConfig, teacher: Teacher, objective: Objective) -> Pair
 
 def _tell_cost(stage: Backtracking) -> None:
     """Say what an iteration costs at its beginning, and which of its terms are still to come."""
-    waiting = [
+    later = [
         name
         for name, there, acts in (
             ("the critic", stage.objective.critic is not None, stage.critic_acts),
@@ -252,7 +291,6 @@ def _tell_cost(stage: Backtracking) -> None:
         if there and not acts
     ]
     log.info(
-        "an iteration: 1 generator update, %d fake-score update(s), %.3g network passes a sample%s",
-        stage.updates, stage.passes_per_sample,
-        f"; more once {' and '.join(waiting)} act(s)" if waiting else "",
+        "updates an iteration: 1 of the generator, %d of the fake score; %.3g network passes a sample%s",
+        stage.updates, stage.passes_per_sample, f", and later those of {' and '.join(later)}" if later else "",
     )  # fmt: skip

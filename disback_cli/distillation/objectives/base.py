@@ -24,12 +24,14 @@ class Objective(ABC):
             target must be differentiable then.
         fake_updates: updates of the fake score for one of the generator, as published.
         critic: a discriminator beside the fake score; needs real data. None: no data are looked at.
+        uses_ratio: whether the loss is weighted by the density ratio that the critic's logits estimate.
         regression: a term on the teacher's own samples; needs pairs. None: there is none.
     """
 
     through_denoisers: bool = False
     fake_updates: int = 1
     critic: Critic | None = None
+    uses_ratio: bool = False
     regression: Regression | None = None
 
     @abstractmethod

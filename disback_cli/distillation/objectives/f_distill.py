@@ -37,7 +37,7 @@ class FDistill(ImprovedDistributionMatching):
     ) -> None:
         super().__init__(critic=critic, floor=floor)
         check_divergence(divergence, critic is not None)
-        self.divergence = divergence
+        self.divergence, self.uses_ratio = divergence, divergence != "rkl"
 
     def loss(
         self, x: Tensor, noisy: Tensor, sigma: Tensor, fake: Tensor, target: Tensor, logits: Tensor | None = None

@@ -48,7 +48,8 @@ class UniInstruct(ScoreIdentity):
                 f"objective.diff_instruct={diff_instruct}, objective.sid={sid}: need two numbers of 0 or more, not "
                 "both 0"
             )
-        self.critic, self.divergence = critic, divergence
+        self.critic = critic
+        self.divergence, self.uses_ratio = divergence, divergence != "rkl"
         self.diff_instruct, self.sid = diff_instruct, sid
 
     def loss(
