@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from disback_cli.configuration.complaints import did_you_mean
+from disback_cli.configuration.contradictions import check_together
 from disback_cli.configuration.kinds import from_hint
 from disback_cli.configuration.options import VERB_OPTIONS, Bound
 from disback_cli.configuration.source import NotFound, Signature, signature_of
@@ -33,6 +34,7 @@ def check(cfg: DictConfig, verb: str) -> None:
     if verb in VERB_OPTIONS:
         _check_fields(root, VERB_OPTIONS[verb], "")
     _check_targets(root, "")
+    check_together(root)
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:

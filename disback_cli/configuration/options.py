@@ -75,7 +75,7 @@ class Average:
     """The exponential moving average of the weights, in images."""
 
     halflife: Annotated[float, NotNegative]
-    rampup: Annotated[float, NotNegative] | None
+    rampup: Annotated[float, NotNegative]
 
 
 @dataclass

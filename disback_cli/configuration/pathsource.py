@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ _RERECORDS = "rerecord"  # needs none either where schedule.at begins with 0
 # how a teacher is run, not which one it is
 NOT_THE_TEACHER = ("teacher.sampler", "teacher.dtype")
 _SHARED = (*_GROUPS, "noise.fake", "noise.fake_weighting")
+_DEFAULT_STUDENT = "one_step"
+# Untrained they are one and the same student, by the options that both have.
+_TEACHER_ITSELF = ("one_step", "lora")
+_OF_BOTH = ("student.sigma_init", "student.weights")
 
 Value = float | str | list[float] | list[str]
 
@@ -55,6 +60,12 @@ class RecordedPath:
         chosen = {key: value for key, value in options.items() if not key.startswith(NOT_THE_TEACHER)}
         return all(recorded.get(key, self.places.get(key)) == value for key, value in chosen.items())
 
+    @property
+    def student(self) -> str:
+        """The option of the group ``student`` that it was recorded for."""
+        typed = (word.value for word in map(Override, reversed(self.overrides)) if word.key == "student")
+        return self.choices.get("student") or next(typed, None) or _DEFAULT_STUDENT
+
     def is_of_teacher(self, named: str | None) -> bool:
         """Whether ``teacher=named`` means this path's teacher."""
         return named is None or named in (self.choices.get("teacher"), self.teacher)
@@ -70,15 +81,18 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
         return line.with_front(shared_words(path, line))
     if _needs_no_path(line):
         return line
-    teacher = line.find("teacher")
-    if teacher is not None and teacher.several:
-        return line  # a sweep over teachers: every job finds its own
+    teacher, student = line.find("teacher"), line.find("student")
+    if any(group is not None and group.several for group in (teacher, student)):
+        return line  # a sweep over teachers or students: every job finds its own
     own = {o.key: o.value for o in line.overrides if o.key.startswith("teacher.") and not o.several}
-    newest = newest_path(runs, teacher.value if teacher is not None else None, own)
-    if newest is None:
+    found = paths_of(runs, teacher.value if teacher is not None else None, own)
+    if not found:
         return line
+    wanted = student.value if student is not None else None
+    newest = found[-1] if wanted is None else _newest_for(wanted, found, line)
+    of_whom = f"teacher {newest.teacher}" + (f" for student={wanted}" if wanted is not None else "")
     others = "path=RUN for another, path=null for none"
-    notes.append(f"path: {shown(newest.folder)} (the newest of teacher {newest.teacher}; {others})")
+    notes.append(f"path: {shown(newest.folder)} (the newest of {of_whom}; {others})")
     return line.with_front([*shared_words(newest, line), assignment("path", str(absolute(newest.folder)))])
 
 
@@ -90,11 +104,35 @@ def _needs_no_path(line: CommandLine) -> bool:
     return at is not None and re.match(r"\[\s*0\s*[,\]]", at.value or "") is not None
 
 
-def newest_path(runs: Path, teacher: str | None, options: Mapping[str, str | None]) -> RecordedPath | None:
-    """The newest path under ``<runs>``, recorded or assembled (of ``teacher``, with these ``teacher.*`` options)."""
+def paths_of(runs: Path, teacher: str | None, options: Mapping[str, str | None]) -> list[RecordedPath]:
+    """The paths under ``<runs>``, recorded or assembled (of ``teacher``, with these ``teacher.*``), oldest first."""
     paths = [_read_file(file) for verb in _MAKE_PATHS for file in runs.glob(f"{verb}/*/*/path/{PATH_FILE}")]
     found = [path for path in paths if path is not None and path.is_of_teacher(teacher) and path.agrees(options)]
-    return max(found, key=lambda path: (path.created, path.folder.name), default=None)
+    return sorted(found, key=lambda path: (path.created, path.folder.name))
+
+
+def _newest_for(student: str, paths: Sequence[RecordedPath], line: CommandLine) -> RecordedPath:
+    """The newest of these paths that were recorded for the student that was typed.
+
+    Raises:
+        UserError: there is none.
+    """
+    newest = next((path for path in reversed(paths) if _start_alike(student, path.student)), None)
+    if newest is not None:
+        return newest
+    other = paths[-1]
+    typed = [o.word for o in line.overrides if o.key.startswith(("teacher.", "student.")) and not o.several]
+    words = [f"teacher={other.choices.get('teacher', other.teacher)}", f"student={student}", *typed]
+    raise UserError(
+        f"student={student}: no path of teacher {other.teacher} was recorded for this student; the newest, "
+        f"{shown(other.folder)}, is for student={other.student}. Type `disback {shlex.join(['record', *words])}` "
+        "first, or give path=RUN for a path of your choice, or path=null for none"
+    )
+
+
+def _start_alike(student: str | None, other: str | None) -> bool:
+    """Whether these options of the group ``student`` are the same student before training."""
+    return student == other or (student in _TEACHER_ITSELF and other in _TEACHER_ITSELF)
 
 
 def read_path(place: Path) -> RecordedPath:
@@ -224,5 +262,7 @@ def _decided_by_user(key: str, given: dict[str, Override], choices: Mapping[str,
         return True
     for group in _GROUPS:
         if group in given and key.startswith(group.replace("/", ".") + "."):
+            if key in _OF_BOTH:
+                return not _start_alike(given[group].value, choices.get(group))
             return given[group].value != choices.get(group)
     return any(key.startswith(f"{name}.") for name in given)

@@ -87,10 +87,11 @@ def value_of(job: Job, metric: str | None) -> float | None:
 
 
 def outcome(job: Job, wished: str | None) -> str:
-    """The number of a finished job for the line that says so; nothing where there is none."""
+    """The number of a finished job for the line that says so, and whether it is not the one that was wished for."""
     metric = _metric_of_jobs([job], wished)
     value = value_of(job, metric)
-    return f"{metric} {value:.6g}" if value is not None else ""
+    told = [f"{metric} {value:.6g}"] if value is not None else []
+    return "  ".join([*told, *_not_there([job], wished)])
 
 
 def report(sweep: Sweep) -> str:
@@ -124,7 +125,19 @@ def _comparable(sweep_jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _metric_of_jobs(sweep_jobs: Sequence[Job], wished: str | None) -> str | None:
-    return metric_of([metrics_of(job.folder) for job in sweep_jobs if job.state == jobs.DONE], wished)
+    """The number to go by: the wished one, else what is gone by without a wish."""
+    measured = [metrics_of(job.folder) for job in sweep_jobs if job.state == jobs.DONE]
+    return metric_of(measured, wished) or metric_of(measured, None)
+
+
+def _not_there(sweep_jobs: Sequence[Job], wished: str | None) -> list[str]:
+    """The sentence about a wished number that none of the measured jobs has; nothing where one has it."""
+    measured = [metrics for job in sweep_jobs if job.state == jobs.DONE and (metrics := metrics_of(job.folder))]
+    if wished is None or not measured or any(wished in metrics for metrics in measured):
+        return []
+    there = ", ".join(sorted({name for metrics in measured for name in metrics}))
+    whose = "this job has no such number" if len(sweep_jobs) == 1 else "no job has this number"
+    return [f"hydra.launcher.metric={wished}: {whose}; there are {there}"]
 
 
 def _rank(job: Job, metric: str | None) -> tuple[bool, float]:
@@ -165,14 +178,12 @@ def variants(sweep_jobs: Sequence[Job], keys: Sequence[str], metric: str) -> lis
 def _best(sweep: Sweep, alike: Sequence[Job]) -> str:
     """Which of the jobs that can be compared was best, over the seeds if there are several, and how to repeat it."""
     metric = _metric_of_jobs(alike, sweep.metric)
-    if metric is None:
-        there = ", ".join(sorted({name for job in alike for name in metrics_of(job.folder)}))
-        missing = sweep.metric is not None and bool(there)
-        return f"hydra.launcher.metric={sweep.metric}: no job has this number; there are {there}" if missing else ""
-    if all(value_of(job, metric) is None for job in alike):
-        return ""
+    lines = _not_there(alike, sweep.metric)
+    if metric is None or all(value_of(job, metric) is None for job in alike):
+        return "\n".join(lines)
+    lines = [f"{line}, so the best is by {metric}:" for line in lines]
     keys = sweeptable.shown_keys(sweep.jobs, sweep.keys)
-    candidates, lines = alike, []
+    candidates, of_whom = alike, ""
     if SEED in keys:
         ranked = variants(alike, [key for key in keys if key != SEED], metric)
         candidates = ranked[0].jobs
@@ -181,9 +192,11 @@ def _best(sweep: Sweep, alike: Sequence[Job]) -> str:
         if len(ranked) > 1:
             best, values = ranked[0].name, ranked[0].values
             lines.append(f"best variant: {best} (mean {mean(values):.6g} of {len(values)} seeds)")
+            of_whom = " of the best variant" if len(candidates) > 1 else ""
     job = min(candidates, key=lambda candidate: _rank(candidate, metric))
     own = label(job.overrides, keys)
-    lines.append(f"best run: job {job.number}{f' ({own})' if own else ''}, {metric} {value_of(job, metric):.6g}")
+    which = f"job {job.number}{f' ({own})' if own else ''}"
+    lines.append(f"best run{of_whom}: {which}, {metric} {value_of(job, metric):.6g}")
     return "\n".join([*lines, "repeat it:", f"  {command_of(sweep, job)}"])
 
 

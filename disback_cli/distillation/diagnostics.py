@@ -53,7 +53,8 @@ class TeacherProbe(StageCallback):
 
     Attributes:
         ratio: the newest ``teacher_loss_ratio``; None before the first.
-        passes: what the probe has cost, in forward passes of the teacher, which no stage counts as its own.
+        passes: what the probe has cost, in forward passes of the teacher, which no stage counts as its own; the same
+            whether the run was resumed or not.
     """
 
     def __init__(
@@ -107,9 +108,10 @@ class TeacherProbe(StageCallback):
             x = probe.of_student(followed.student)
             noisy = probe.noisy(x)
             answer = probe.ask(self.teacher.denoiser, noisy)
-            evaluations = evaluations_of_all_steps(followed.student, self.samples)
-            self.passes += evaluations * followed.costs.student + self.samples
+            # of a frozen student a resumed run does this again, for what is kept alone: it was told and counted before
             if self.ratio is None or _trains(followed.student):
+                evaluations = evaluations_of_all_steps(followed.student, self.samples)
+                self.passes += evaluations * followed.costs.student + self.samples
                 self.ratio = probe.loss(answer, x) / self._own_loss
                 self.telemetry.row["teacher_loss_ratio"] = self.ratio
             if not _trains(followed.student):

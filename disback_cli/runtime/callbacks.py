@@ -34,8 +34,8 @@ class Telemetry(StageCallback):
 
     Args:
         every: iterations between two readings of the running means.
-        collapse_below: standard deviation over the batch, averaged over components, under which the student
-            counts as collapsed; warned of once.
+        collapse_below: ``sample_diversity`` under which the student counts as collapsed; warned of once. It is the
+            standard deviation over one process's share of the batch, averaged over components and processes.
     """
 
     def __init__(self, every: int, collapse_below: float = 0.0) -> None:

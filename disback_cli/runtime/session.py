@@ -38,10 +38,12 @@ from disback_cli.runtime.stage import Stage
 log = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.json"
-# A resumed run that changed one of these would be neither the old run nor a new one.
+# A resumed run that changed one of these, or anything below it, would be neither the old run nor a new one. Of the
+# optimiser, what its checkpoint brings back: a change would be told and have no effect.
 FIXED_ON_RESUME = (
     "teacher", "dataset", "student", "noise", "objective", "schedule", "path", "seed", "batch_size",
     "nodes", "spacing", "share_draw", "fake", "fake_updates", "fake_samples", "pairs", "distance",
+    "optimizer.betas", "optimizer.eps", "optimizer.weight_decay",
 )  # fmt: skip
 
 
@@ -249,7 +251,7 @@ def _refuse_changes(saved: Path, config: dict[str, Any]) -> None:
     now = _flat(config)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     for key in changed:
-        if key.split(".")[0] in FIXED_ON_RESUME:
+        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED_ON_RESUME):
             raise UserError(
                 f"{key} was {before.get(key)} when this run was started and is {now.get(key)} now; a resumed run "
                 "cannot change it. Leave it as it was, or start a new run with resume=false."

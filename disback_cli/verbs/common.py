@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from disback_cli.configuration import discovery, runfolder
 from disback_cli.configuration.arguments import Override
+from disback_cli.configuration.contradictions import data_needed
 from disback_cli.configuration.entry import remove_if_empty, user_error_behind
 from disback_cli.configuration.options import Metrics
 from disback_cli.data.dataset import Dataset
@@ -91,11 +92,7 @@ def build_real_samples(cfg: DictConfig, teacher: Teacher, why: str) -> RealSampl
             "or a teacher that works on pixels"
         )
     if cfg.get("dataset") is None:
-        raise UserError(
-            f"{why}, which needs real data: name the data set that the teacher {teacher.name} was trained on with "
-            "dataset=..., for example dataset=edm dataset.path=FILE.zip, dataset=image_folder dataset.path=FOLDER or "
-            "dataset=npz dataset.path=FILE.npz"
-        )
+        raise data_needed(why, teacher.name)
     return RealSamples(build_dataset(cfg, teacher.denoiser.shape), teacher.denoiser.label_dim)
 
 
@@ -117,7 +114,7 @@ def open_pairs(cfg: DictConfig, teacher: Teacher, why: str) -> Pairs:
             f"`disback pairs teacher={choice}` first, or name others with pairs=RUN"
         )
     pairs = Pairs(cfg.pairs)
-    pairs.require_teacher(teacher.name, teacher.hash)
+    pairs.require_teacher(teacher.name, teacher.hash, teacher.spec)
     return pairs
 
 

@@ -1,4 +1,4 @@
-"""The study of convergence: its plan is sound, its choice of rates is fair, its statistics are those of closed forms."""
+"""The study of convergence: its plan is sound, its choice of rates fair, its statistics are those of closed forms."""
 
 from __future__ import annotations
 
@@ -102,9 +102,10 @@ def test_ratio_of_two_geometric_curves_is_closed_form() -> None:
     both = cell(endpoint=[geometric("endpoint", 0.5, s) for s in (0, 1, 2)],
                 path=[geometric("path", 0.25, s, recording=160) for s in (0, 1, 2)])  # fmt: skip
     assert both.level == pytest.approx(0.015)
-    at = Cell(*[getattr(both, n) for n in ("problem", "student", "objective", "law", "good", "runs")])
-    times = [at.runs[name][0].time(0.0625, "updates") for name in ("endpoint", "path")]
-    assert times == [40, 20]
+    assert both.half_way == pytest.approx(0.1), "from 1 to 0.01"
+    assert [both.runs[name][0].time(0.0625, "updates") for name in ("endpoint", "path")] == [40, 20]
+    exact = analysis.ratio([both], "endpoint", "path", "updates", lambda _: 0.0625)
+    assert exact is not None and exact.value == pytest.approx(2)
     updates = analysis.ratio([both], "endpoint", "path", "updates")
     passes = analysis.ratio([both], "endpoint", "path", "passes")
     assert updates is not None and passes is not None
@@ -166,6 +167,14 @@ def test_summary_of_results_shows_the_ratio(tmp_path: Path) -> None:
     ratio = analysis.ratio(analysis.cells(results), "endpoint", "path", "updates")
     assert ratio is not None and f"| ring | far | usual | 1 | {ratio.value:.2f} (" in text
     assert "13.09" in text and "| path | 1 | 1 | 0 | 0 | 1 |" in text
+
+
+def test_trials_compare_the_schedules_at_every_rate_and_at_their_own_best() -> None:
+    scores = [{"endpoint": 0.1, "path": 0.2}, {"endpoint": 0.4, "path": 0.1}, {"endpoint": 0.2}]
+    found = analysis.trials([[{"rates": [i, i], "scores": score} for i, score in enumerate(scores)], []])
+    assert (found.pairs, found.endpoint_ahead, found.path_ahead) == (2, 1, 1), "a pair with one trial is no pair"
+    assert found.own_best == pytest.approx(1)
+    assert (found.endpoint_loss, found.path_loss) == pytest.approx((2, math.sqrt(2)))
 
 
 def test_a_job_is_done_only_with_a_summary_and_the_same_words(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def record() -> dict[str, Any]:
         ("seed", -1, "seed=-1: must be zero or more"),
         ("seed", 1.5, "seed=1.5: must be an int"),
         ("batch_size", 0, "batch_size=0: must be positive"),
-        ("spacing", "even", "spacing=even: must be one of distance, steps, geometric"),
+        ("spacing", "even", "spacing=even: must be one of distance, arc, steps, geometric"),
         ("checkpoint", 5, "checkpoint=5: is a group of options; set one of checkpoint.every"),
         (
             "checkpoint",

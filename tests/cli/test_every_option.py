@@ -13,6 +13,7 @@ from disback_cli.configuration import check, noise_laws
 from disback_cli.configuration.arguments import CommandLine
 from disback_cli.configuration.run_id import register_run_id
 from disback_cli.configuration.sweep_files import with_sweep_file
+from disback_cli.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 VERBS = ("pretrain", "record", "assemble", "backtrack", "pairs", "regress", "sample", "evaluate", "stats")
@@ -79,6 +80,16 @@ def test_one_word_gives_a_law_to_all_that_draws_noise_levels(verb: str) -> None:
                 cfg = compose(verb, order)
             for group in noise_laws.GROUPS[verb]:
                 assert OmegaConf.select(cfg, group.replace("/", ".")) == own
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "backtrack", "regress"])
+def test_the_ramp_of_the_average_is_switched_off_by_zero_and_not_by_null(verb: str) -> None:
+    register_run_id()
+    with initialize_config_module("disback_cli.conf", version_base="1.3"):
+        off, null = (compose(verb, [f"ema.rampup={value}"]) for value in ("0", "null"))
+    check.check(off, verb)
+    with pytest.raises(UserError, match="ema.rampup=null: must be a number"):
+        check.check(null, verb)
 
 
 @pytest.mark.parametrize("name", [file.stem for file in sorted((CONF / "sweep").glob("*.yaml"))])

@@ -82,14 +82,14 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_backtrack_takes_over_the_levels_of_a_few_step_student() -> None:
-    a_recording({"kind": "few_step", "sigmas": [40.0, 4.0], "sha256": "0"})
+    path = a_recording({"kind": "few_step", "sigmas": [40.0, 4.0], "sha256": "0"})
     words = with_path(CommandLine(()), Path("runs"), []).words()
     taken = [word for word in words if word.startswith(("student", "teacher="))]
     assert taken == ["teacher=gmm_2d", "student=few_step", "student.sigmas=[40.0, 4.0]"]
     assert composed("backtrack", *taken)["sigmas"] == [40.0, 4.0]
     own = with_path(CommandLine.parse(["student.sigmas=[9,1]"]), Path("runs"), []).words()
     assert [word for word in own if word.startswith("student.sigmas")] == ["student.sigmas=[9,1]"]
-    other = with_path(CommandLine.parse(["student=one_step"]), Path("runs"), []).words()
+    other = with_path(CommandLine.parse(["student=one_step", f"path={path}"]), Path("runs"), []).words()
     assert not any(word.startswith("student.") for word in other)
 
 

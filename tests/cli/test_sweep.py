@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from disback_cli.configuration import jobs, sweeptable
-from disback_cli.configuration.jobs import Job
+from disback_cli.configuration.jobs import Job, JobRunner
 from disback_cli.configuration.searching import Search
 from disback_cli.errors import UserError
 from hydra_plugins.disback_launcher import ProcessLauncher
@@ -99,11 +99,19 @@ def test_a_search_that_proposes_something_else_is_not_continued(tmp_path: Path) 
     assert not launcher._is_settled(same), "a grid tries again"
 
 
-def test_a_timeout_fails_the_job_and_side_by_side_jobs_run(tiny: Disback, workplace: Path) -> None:
-    done = tiny("-m", "pause=0,30", "hydra.sweep.dir=sweep", "hydra.launcher.jobs=2", "hydra.launcher.timeout=2.5")
+def test_a_timeout_fails_the_job_that_is_too_long_and_not_the_one_beside_it(tmp_path: Path) -> None:
+    commands = [[sys.executable, "-S", "-c", code] for code in ("", "import time; time.sleep(600)")]
+    both = [Job(number, (), tmp_path / str(number), command) for number, command in enumerate(commands)]
+    runner = JobRunner(slots=2, timeout=2.5, total=2)
+    runner.run(both)
+    assert [_status(tmp_path / name)["state"] for name in "01"] == [jobs.DONE, jobs.FAILED]
+
+
+def test_the_timeout_and_the_number_of_jobs_can_be_typed(tiny: Disback, workplace: Path) -> None:
+    done = tiny("-m", "pause=600,601", "hydra.sweep.dir=sweep", "hydra.launcher.jobs=2", "hydra.launcher.timeout=0.5")
     assert done.returncode == 1
-    assert "longer than hydra.launcher.timeout=2.5" in done.stdout
-    assert [_status(workplace / "sweep" / name)["state"] for name in "01"] == ["done", "failed"]
+    assert done.stdout.count("longer than hydra.launcher.timeout=0.5") == 2
+    assert [_status(workplace / "sweep" / name)["state"] for name in "01"] == ["failed", "failed"]
     assert tiny("-m", "seed=0,1", "hydra.launcher.jobs=0").returncode == 2
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from disback_cli.configuration import jobs, runfolder
 from disback_cli.configuration.jobs import Job, SweepFailed
 from disback_cli.configuration.searching import Search
-from disback_cli.configuration.sweepreport import Sweep, report
+from disback_cli.configuration.sweepreport import Sweep, outcome, report
 from disback_cli.errors import UserError
 
 FACTS = {"n": 2048, "extractor": "digits", "reference_sha256": "a", "splits": 10}
@@ -53,13 +53,34 @@ def test_the_best_variant_is_that_of_the_seeds_and_then_its_best_run(job) -> Non
     assert table[0][1:] == ["2", "2.1", "0.141421", "2", "2.2"]
     assert table[2][1:5] == ["1", "of", "2", "0.5"], "the seed that survived stands for nothing"
     assert "best variant: rate=0.1 (mean 2.1 of 2 seeds)" in lines
-    assert "best run: job 0 (rate=0.1 seed=0), fid_2k 2" in lines
+    assert "best run of the best variant: job 0 (rate=0.1 seed=0), fid_2k 2" in lines
     assert shlex.split(lines[-1]) == ["disback", "backtrack", "rate=0.1", "seed=0", "--config-dir", "my conf"]
 
     larger = told(made, "is_2k")
     assert "best variant: rate=0.2 (mean 5 of 2 seeds)" in larger
-    assert "best run: job 3 (rate=0.2 seed=1), is_2k 9" in larger
-    assert "hydra.launcher.metric=kid_2k: no job has this number; there are fid_2k, is_2k" in told(made, "kid_2k")
+    assert "best run of the best variant: job 3 (rate=0.2 seed=1), is_2k 9" in larger
+
+
+def test_a_number_that_no_job_has_is_told_at_once_and_the_default_one_ranks(job) -> None:
+    values = {("0.1", 0): 2.0, ("0.1", 1): 2.2, ("0.2", 0): 1.0}
+    made = [
+        job(number, f"rate={rate} seed={seed}", {"fid_2k": value, "is_2k": value})
+        for number, ((rate, seed), value) in enumerate(values.items())
+    ]
+    there = "there are fid_2k, is_2k"
+    assert outcome(made[0], "kid_2k") == f"fid_2k 2  hydra.launcher.metric=kid_2k: this job has no such number; {there}"
+    assert outcome(made[0], "is_2k") == "is_2k 2"
+    lines = told(made, "kid_2k")
+    assert [line.split()[0] for line in lines[1:4]] == ["2", "0", "1"], "the best first"
+    lines.remove(f"hydra.launcher.metric=kid_2k: no job has this number; {there}, so the best is by fid_2k:")
+    assert lines == told(made), "else as without a wish"
+    nothing = job(3, "rate=1 seed=0", {"nodes": 4})
+    assert told([nothing], "kid_2k")[-1] == "hydra.launcher.metric=kid_2k: this job has no such number; there are nodes"
+
+
+def test_one_variant_has_a_best_run_of_its_own(job) -> None:
+    made = [job(seed, f"rate=1 seed={seed}", {"fid_2k": 2.0 - seed}) for seed in (0, 1)]
+    assert "best run: job 1 (rate=1 seed=1), fid_2k 1" in told(made)
 
 
 def test_points_go_by_their_sliced_distance_and_a_repeated_run_by_the_words_it_ran_with(job) -> None:

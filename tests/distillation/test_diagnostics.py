@@ -170,6 +170,23 @@ def test_recording_tells_the_ratio_of_its_frozen_student_once(make_recording, fi
     assert probe.passes == 40 * (network_evaluations(STEPS) + 1) + 2 * 40 + 4 * 40
 
 
+def test_a_resumed_recording_has_the_rows_and_the_cost_of_an_uninterrupted_one(
+    make_recording, fit, teacher, save_at, tmp_path
+):
+    def settled(stage) -> tuple[TeacherProbe, Rows, list[StageCallback]]:
+        return probed(stage, teacher, at_log_points=True, log_every=2)
+
+    whole, first, second = (make_recording() for _ in range(3))
+    reference, rows, callbacks = settled(whole)
+    fit(whole, *callbacks)
+    store = save_at(tmp_path, [3])
+    fit(first, *settled(first)[2], store)
+    probe, resumed, callbacks = settled(second)
+    fit(second, *callbacks, checkpoint=store.store.newest_whole())
+    assert (resumed.rows[4], resumed.rows[5]) == (rows.rows[4], rows.rows[5])
+    assert (probe.passes, probe.ratio) == (reference.passes, reference.ratio)
+
+
 def test_the_ratio_of_the_teachers_own_samples_is_one(make_recording, fit, teacher):
     stage = make_recording(iterations=1)
     stage.student, stage.costs = SamplesTheTeacher(teacher), NetworkCosts()

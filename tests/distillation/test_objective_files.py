@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -47,6 +49,19 @@ def test_files_numbers_are_those_the_objective_has_by_itself(name):
     if built.critic is not None:
         expected = vars(own.critic) | ({"warmup": 100} if name == "sida" else {})
         assert vars(built.critic) == expected
+
+
+@pytest.mark.parametrize("name", sorted(WITH_CRITIC))
+def test_the_page_says_how_much_a_critic_is_asked_where_it_was_not_trained(name):
+    noise = composed(f"objective={name}").noise
+    highest = instantiate(noise.fake).quantile(torch.tensor([0.999], dtype=torch.float64))
+    asked = instantiate(noise.generator).quantile((torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000)
+    share = f"{float((asked > highest).double().mean()):.0%}".replace("%", " %")
+    law = {UNIFORM: "uniform", KARRAS: "karras"}[LAWS[name]]
+    page = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text()
+    (said,) = (line for line in page.split("\n\n") if "99.9 % quantile" in line)
+    assert re.search(rf"{share}[^)]*`{law}`[^)]*`{name}`", said), (share, said)
+    assert f"σ = {float(highest):.1f}" in said
 
 
 @pytest.mark.parametrize("name", LAWS)

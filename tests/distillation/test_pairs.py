@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from disback_cli.data.sampler import indices
@@ -18,6 +19,7 @@ from disback_cli.distillation import pair_making
 from disback_cli.distillation.pair_making import PairsRequest
 from disback_cli.distillation.pairs import Pairs
 from disback_cli.errors import UserError
+from disback_cli.verbs.common import open_pairs
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -183,6 +185,21 @@ def test_damage_is_found_when_pairs_are_opened(tmp_path):
             Pairs(folder)
     manifest.write_text(text)
     assert len(Pairs(manifest)) == 10
+
+
+def test_pairs_of_another_denoiser_with_the_same_weights_are_refused(tmp_path):
+    """As `disback regress` and `disback backtrack` open them."""
+    of, cfg = teacher(), OmegaConf.create({"pairs": str(made(tmp_path))})
+    other = replace(of, spec={**of.spec, "_target_": "mine.Growing"})
+    assert len(open_pairs(cfg, other, "a test")) == 10, "pairs that do not say of which denoiser they are"
+    manifest = tmp_path / "pairs.json"
+    content = json.loads(manifest.read_text())
+    content["teacher"]["denoiser"] = of.spec
+    manifest.write_text(json.dumps(content))
+    for same in (of, replace(of, spec={**of.spec, "network_dtype": "bf16"})):
+        assert len(open_pairs(cfg, same, "a test")) == 10
+    with pytest.raises(UserError, match=r"_target_ was mine.Shrinking and is mine.Growing.*choose other pairs=RUN"):
+        open_pairs(cfg, other, "a test")
 
 
 def test_pairs_of_another_teacher_are_refused_with_what_to_type(tmp_path):

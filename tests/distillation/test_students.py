@@ -258,6 +258,9 @@ def test_a_compact_student_of_other_samples_is_refused(digits, points):
     larger = message(shape=[1, 16, 16], network={"img_resolution": 16})
     assert "samples of shape [1, 16, 16]" in larger and "another image size cannot follow" in larger
     assert "Give a network that makes samples of shape [1, 8, 8]" in larger
+    inside = message(network={"img_resolution": 16})
+    assert "img_resolution=16: the network is built for another image size" in inside
+    assert inside.endswith("Type student.denoiser.network.img_resolution=8")
     unconditional = message(label_dim=0, network={"label_dim": 0})
     assert "has label_dim=0" in unconditional and "Type student.denoiser.label_dim=10" in unconditional
     with pytest.raises(UserError, match="builds a PointGenerator, which is no denoiser; .* student=generator"):

@@ -22,13 +22,14 @@ MEASURED: dict[str, Any] = {
 SCHEDULES = {"path": "PathSchedule", "endpoint": "EndpointSchedule", "warm_start": "WarmStartSchedule"}
 
 
-def write_recording(folder: Path, seed: int = 0, **recording: Any) -> Path:
-    """A recording's folder, without its nodes."""
+def write_recording(folder: Path, seed: int = 0, student: Mapping[str, Any] | None = None, **recording: Any) -> Path:
+    """A recording's folder, without its nodes; `student` is the manifest's section."""
     (folder / "path").mkdir(parents=True)
     manifest = {
         "recording": {"iterations": 100, "seed": seed, "spacing": "distance", **recording},
         "cost": {"network_passes": RECORDING_PASSES, "seconds": RECORDING_SECONDS},
     }
+    manifest |= {"student": dict(student)} if student else {}
     (folder / "path" / "path.json").write_text(json.dumps(manifest))
     return folder
 
@@ -65,15 +66,7 @@ def write_run(
         grids: write a sample grid at every measurement.
     """
     folder.mkdir(parents=True)
-    steps = [EVERY * i for i in range(len(quality))]
-    rows = [{"iteration": step, "images": BATCH * step, number: quality[i]} for i, step in enumerate(steps)]
-    for i, row in enumerate(rows):
-        row |= {"network_passes": COST * BATCH * steps[i], "seconds": float(steps[i])} if columns else {}
-        row |= {name: values[i] for name, values in (extra or {}).items()}
-    with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["iteration"])
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_rows(folder, quality, number, columns, extra or {})
     settings = {
         "verb": "backtrack", "teacher": {"name": teacher[0]}, "iterations": EVERY * (len(quality) - 1), "seed": seed,
         "schedule": {"_target_": f"disback_cli.distillation.schedules.{SCHEDULES[schedule]}"},
@@ -91,9 +84,24 @@ def write_run(
         _write_summary(folder, schedule, path, teacher, measured, len(quality))
     if grids:
         (folder / "samples").mkdir()
-        for step in steps:
-            Image.new("RGB", (8, 8), (step % 256, seed, 0)).save(folder / "samples" / f"iteration_{step:08d}.png")
+        for i in range(len(quality)):
+            picture = folder / "samples" / f"iteration_{EVERY * i:08d}.png"
+            Image.new("RGB", (8, 8), (EVERY * i % 256, seed, 0)).save(picture)
     return folder
+
+
+def _write_rows(
+    folder: Path, quality: Sequence[float], number: str, columns: bool, extra: Mapping[str, Sequence[float]]
+) -> None:
+    steps = [EVERY * i for i in range(len(quality))]
+    rows = [{"iteration": step, "images": BATCH * step, number: quality[i]} for i, step in enumerate(steps)]
+    for i, row in enumerate(rows):
+        row |= {"network_passes": COST * BATCH * steps[i], "seconds": float(steps[i])} if columns else {}
+        row |= {name: values[i] for name, values in extra.items()}
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["iteration"])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _write_summary(

@@ -53,6 +53,30 @@ def test_how_the_path_was_recorded_makes_a_difference(tmp_path):
     assert [(v.label, len(v.runs)) for v in found] == [("path.spacing=distance", 2), ("path.spacing=steps", 2)]
 
 
+def test_which_student_the_path_was_recorded_for_makes_a_difference_and_its_weights_none(tmp_path):
+    folders = []
+    for seed, levels in enumerate([[40.0, 4.0], [40.0, 4.0], [2.5, 0.8]]):
+        student = {"kind": "few_step", "sigmas": levels, "sha256": f"{seed}" * 64}
+        path = write_recording(tmp_path / f"record{seed}", seed, student=student)
+        folders.append(write_run(tmp_path / f"run{seed}", QUALITY, seed=seed, schedule="path", path=path))
+    found = grouped(*folders)
+    assert [(v.label, len(v.runs)) for v in found] == [
+        ("path.student=few_step sigmas=[40.0, 4.0]", 2),
+        ("path.student=few_step sigmas=[2.5, 0.8]", 1),
+    ]
+
+
+def test_the_samples_in_a_pass_make_a_difference_to_a_divergence_only(tmp_path):
+    def variants_of(name, objective):
+        return grouped(*[write_run(tmp_path / f"{name}{most}", QUALITY, seed=i, words=[f"trainer.max_batch={most}"],
+                         config={"objective": objective, "trainer": {"max_batch": most, "threads": i}})
+                         for i, most in enumerate((None, 8))])  # fmt: skip
+
+    assert len(variants_of("plain", {"_target_": "a.B"})) == 1
+    found = variants_of("ratio", {"_target_": "a.B", "divergence": "js"})
+    assert [v.label for v in found] == ["trainer.max_batch=-", "trainer.max_batch=8"]
+
+
 def test_a_recording_that_is_gone_is_not_compared_and_that_is_told(tmp_path):
     path = write_recording(tmp_path / "record")
     kept = write_run(tmp_path / "kept", QUALITY, schedule="path", path=path)

@@ -86,6 +86,7 @@ def compact(
             "into samples take student=generator student.network=..."
         )
     _require_fitting(teacher, network.shape, network.label_dim, "student.denoiser")
+    _require_built_for(network)
     return started_from(CompactStudent(network.trainable_(), sigma_init=sigma_init, spec=denoiser), weights)
 
 
@@ -157,6 +158,18 @@ def _require_fitting(teacher: Teacher, shape: tuple[int, ...], classes: int, key
             f"{key} has label_dim={classes}, the teacher {teacher.name} has {known}: they must agree. "
             f"Type {key}.label_dim={known}, and the same for the network inside"
         )
+
+
+def _require_built_for(network: Denoiser) -> None:
+    """Refuse a network inside that was built for another image size: it runs, but its levels are of other sizes."""
+    for height in network.shape[1:2]:  # points have none
+        found = (getattr(inner, "img_resolution", height) for inner in network.children())
+        if other := next((size for size in found if size != height), None):
+            key = "student.denoiser.network.img_resolution"
+            raise UserError(
+                f"{key}={other}: the network is built for another image size than that of the samples, "
+                f"{list(network.shape)}. Type {key}={height}"
+            )
 
 
 def _example(denoiser: Denoiser) -> str:

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from disback_cli.configuration.levels import require_count, require_falling, typed
 from disback_cli.denoisers.protocol import Denoiser
 from disback_cli.distillation.students.base import StepNoise, Student
-
-FEWEST_LEVELS, MOST_LEVELS = 2, 4
 
 
 class FewStepStudent(Student):
@@ -70,30 +69,16 @@ def checked_levels(sigmas: Sequence[float], denoiser: Denoiser) -> tuple[float, 
         ValueError: as for :class:`FewStepStudent`; the message says what to type.
     """
     levels = [float(sigma) for sigma in sigmas]
-    said = f"student.sigmas=[{', '.join(f'{level:g}' for level in levels)}]"
-    if not FEWEST_LEVELS <= len(levels) <= MOST_LEVELS:
-        mend = (
-            f"student=one_step student.sigma_init={levels[0]:g} is the student of one level" if len(levels) == 1 else ""
-        )
-        need = f"a few-step student has {FEWEST_LEVELS} to {MOST_LEVELS} noise levels, this has {len(levels)}"
-        raise ValueError(f"{said}: {need}; {mend or f'give {FEWEST_LEVELS} to {MOST_LEVELS}'}")
+    require_count(levels)
     low, high = denoiser.sigma_min, denoiser.sigma_max
     outside = [level for level in levels if not low <= level <= high]
     if outside:
         raise ValueError(
-            f"{said}: {', '.join(f'{level:g}' for level in outside)} is outside the network's noise levels, "
+            f"{typed(levels)}: {', '.join(f'{level:g}' for level in outside)} is outside the network's noise levels, "
             f"{low:g} to {high:g}; type levels between them"
         )
     nearest = [float(denoiser.nearest_sigma(level)) for level in levels]
-    if any(later >= earlier for earlier, later in zip(nearest, nearest[1:], strict=False)):
-        ordered = sorted(set(nearest), reverse=True)
-        if len(ordered) == len(levels):
-            mend = f"type student.sigmas=[{','.join(f'{level:g}' for level in ordered)}]"
-        else:
-            mend = "give levels that differ"
-            if len(set(levels)) == len(levels):
-                mend += f"; the network was trained at {', '.join(f'{level:g}' for level in ordered)} of these only"
-        raise ValueError(f"{said}: the noise levels must fall strictly from evaluation to evaluation; {mend}")
+    require_falling(levels, nearest)
     return tuple(nearest)
 
 

@@ -16,6 +16,7 @@ from disback_cli.reporting.comparison.places import find_runs
 from disback_cli.reporting.comparison.races import Arrivals, SpeedUp, arrivals, levels, speed_up
 from disback_cli.reporting.comparison.runs import RunRecord, in_order, read_run
 from disback_cli.reporting.comparison.samples import EqualBudget, equal_budget
+from disback_cli.reporting.comparison.starts import apart
 from disback_cli.reporting.comparison.variants import (
     Difference,
     Variant,
@@ -24,6 +25,9 @@ from disback_cli.reporting.comparison.variants import (
     flat,
     group,
 )
+
+# iterations told one by one
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,36 @@ def _about_runs(runs: Sequence[RunRecord]) -> list[str]:
     elif without:
         notes.append(f"no quality was measured in: {_listed(without)}")
     measured = [run for run in runs if run.numbers]
-    return notes + _about_costs(measured)
+    notes += [note for run in measured for note in _about_measurements(run)]
+    return notes + _about_paths(runs) + _about_costs(measured)
+
+
+def _about_measurements(run: RunRecord) -> list[str]:
+    """What a run's curve does not show."""
+    notes = []
+    if dropped := run.not_finite:
+        shown = ", ".join(f"{at:,}" for at in dropped[:_NAMED]) + (", ..." if len(dropped) > _NAMED else "")
+        notes.append(f"{run.name}: measurements that are not finite are left out, at update {shown}")
+    last, interval = run.last_measured, run.measuring_interval
+    if last is not None and interval is not None and run.last_iteration - last > interval:
+        notes.append(
+            f"{run.name}: last measured at update {last:,} and logged until {run.last_iteration:,}, which is more than "
+            f"the {interval:,.0f} updates between two measurements: its numbers do not tell how it went on"
+        )
+    return notes
+
+
+def _about_paths(runs: Sequence[RunRecord]) -> list[str]:
+    """Which runs walk a path of another student than theirs."""
+    told: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if found := apart(run):
+            told.setdefault("; ".join(found), []).append(run)
+    return [
+        f"the path was recorded for another untrained student ({what}), so its last node does not fit that of: "
+        f"{_listed(users, runs)}"
+        for what, users in told.items()
+    ]
 
 
 def _about_costs(runs: Sequence[RunRecord]) -> list[str]:

@@ -84,6 +84,29 @@ class RunRecord:
         return in_order({name for row in self.rows for name in row if is_number(name)})
 
     @property
+    def not_finite(self) -> list[int]:
+        """Iterations at which a measured number is not finite."""
+        names = self.numbers
+        return [
+            int(row["iteration"]) for row in self.rows if any(not math.isfinite(row.get(name, 0)) for name in names)
+        ]
+
+    @property
+    def last_measured(self) -> int | None:
+        """Generator updates behind the last finite measurement; None without any."""
+        names = self.numbers
+        found = [row for row in self.rows if any(math.isfinite(row.get(name, math.nan)) for name in names)]
+        return int(found[-1]["iteration"]) if found else None
+
+    @property
+    def measuring_interval(self) -> float | None:
+        """Generator updates between two measurements; None for a run that measures at its start and end only."""
+        evaluate = self.config.get("evaluate")
+        images = _as_float(evaluate.get("every")) if isinstance(evaluate, Mapping) else None
+        batch = _as_float(self.config.get("batch_size"))
+        return images / batch if images and batch else None
+
+    @property
     def measured_with(self) -> Mapping[str, object] | None:
         """Provenance of the numbers; None where the run does not say it (yet)."""
         facts = self.summary.get("measured_with")

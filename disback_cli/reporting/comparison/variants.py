@@ -19,12 +19,17 @@ NO_DIFFERENCE = (
     "probe_samples", "teacher.sampler", "trainer._target_", "trainer.accelerator", "trainer.devices",
     "trainer.num_nodes", "trainer.strategy", "trainer.threads", "trainer.max_batch",
 )  # fmt: skip
+# A divergence's weights are normalised over what goes through the networks at a time.
+_DIVERGENCE, _AT_ONCE = "objective.divergence", "trainer.max_batch"
 # Folders of earlier runs. They follow the seed: what counts is how those were made, not where they lie.
 EARLIER_RUNS = ("path", "pairs", "student.weights")
 # a seed in these is part of what they are; elsewhere it may be the run's own (``student.seed: ${seed}``)
 _SEEDS_OF_THEIR_OWN = ("teacher", "dataset")
 # of a path's manifest, what says how it was recorded
 _OF_A_PATH = ("recording", "noise", "adapter")
+_STUDENT = "student"
+# of the student there, what follows the seed
+_WEIGHTS_HASH = "sha256"
 # beside the manifest, in the recording's own configuration
 _NODES = "nodes"
 _BASELINE = "schedule=endpoint"
@@ -73,7 +78,10 @@ def _belongs_to(key: str, names: Sequence[str]) -> bool:
 
 def settings_of(run: RunRecord) -> dict[str, Any]:
     """Everything that could make a difference, by dotted key."""
-    found = {key: value for key, value in flat(run.config).items() if not _belongs_to(key, NO_DIFFERENCE)}
+    everything = flat(run.config)
+    found = {key: value for key, value in everything.items() if not _belongs_to(key, NO_DIFFERENCE)}
+    if _DIVERGENCE in everything:
+        found[_AT_ONCE] = everything.get(_AT_ONCE)
     for name in EARLIER_RUNS:
         place = found.pop(name, None)
         if name == "path":
@@ -88,10 +96,19 @@ def settings_of(run: RunRecord) -> dict[str, Any]:
 def _how_the_path_was_recorded(run: RunRecord, place: Any) -> dict[str, Any]:
     facts = flat({name: run.recording.get(name, {}) for name in _OF_A_PATH}) if run.recording else {}
     facts = {key.removeprefix("recording."): value for key, value in facts.items() if value != {}}
-    nodes = _settings_in(Path(str(place))).get(_NODES)
+    student = run.recording.get(_STUDENT) if run.recording else None
+    if isinstance(student, Mapping):
+        facts[_STUDENT] = _in_words(student)
+    nodes = settings_in(Path(str(place))).get(_NODES)
     return {key: value for key, value in facts.items() if not _is_seed(key)} | (
         {} if nodes is None else {_NODES: nodes}
     )
+
+
+def _in_words(student: Mapping[str, Any]) -> str:
+    """A student by its settings, as one value: those of another kind are others."""
+    settings = [f"{key}={text_of(value)}" for key, value in student.items() if key not in ("kind", _WEIGHTS_HASH)]
+    return " ".join([str(student.get("kind")), *settings])
 
 
 def _is_seed(key: str) -> bool:
@@ -100,12 +117,12 @@ def _is_seed(key: str) -> bool:
 
 
 def _how_it_was_made(place: Path) -> dict[str, Any]:
-    settings = _settings_in(place)
+    settings = settings_in(place)
     ignored = (*NO_DIFFERENCE, *EARLIER_RUNS)
     return {key: value for key, value in settings.items() if not _belongs_to(key, ignored) and not _is_seed(key)}
 
 
-def _settings_in(place: Path) -> dict[str, Any]:
+def settings_in(place: Path) -> dict[str, Any]:
     """The flat configuration of the run that a place names or lies in; nothing where it is not there any more."""
     for folder in (place, *list(place.parents)[:2]):
         try:
