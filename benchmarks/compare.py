@@ -16,7 +16,9 @@ from pathlib import Path
 
 from disback_cli.reporting.comparison.bands import band
 from disback_cli.reporting.comparison.curve import Axis, Curve
+from disback_cli.reporting.comparison.races import Arrivals, arrivals
 from disback_cli.reporting.comparison.runs import read_run
+from disback_cli.reporting.comparison.wording import time_text
 
 RESULTS = Path(__file__).parent / "results"
 # The number that is compared, lower is better: what separates good from bad on that teacher's samples.
@@ -67,17 +69,17 @@ def summarise(teacher: str, curves: Sequence[Curve]) -> list[str]:
         ends = [curve.end for curve in mine]
         cells = [variant, f"{statistics.fmean(ends):.3g} ({min(ends):.3g} - {max(ends):.3g})"]
         for axis, scale in scales:
-            cells += [_mean_reached(mine, level, axis, scale) for level in races]
+            cells += [_time_to(mine, level, axis, scale) for level in races]
         lines.append("| " + " | ".join(cells) + " |")
     return [f"### {teacher}", "", *lines, ""]
 
 
-def _mean_reached(curves: Sequence[Curve], level: float, axis: Axis, scale: float) -> str:
-    found = [reached for curve in curves if (reached := curve.reached(level, axis)) is not None]
-    if not found:
-        return "never"
-    spread = f"{statistics.fmean(found) / scale:.0f} ({min(found) / scale:.0f} - {max(found) / scale:.0f})"
-    return spread if len(found) == len(curves) else f"{spread}, {len(found)} of {len(curves)} runs"
+def _time_to(curves: Sequence[Curve], level: float, axis: Axis, scale: float) -> str:
+    """When the runs were at a level: a run that never was counts with its last measurement, which makes a bound."""
+    found = arrivals(curves, level, axis)
+    if found is None:
+        return "-"
+    return time_text(Arrivals(tuple(time / scale for time in found.times), found.reached))
 
 
 def draw(results: dict[str, list[Curve]], picture: Path) -> None:

@@ -37,7 +37,7 @@ def require_falling(levels: Sequence[float], asked: Sequence[float]) -> None:
     Raises:
         ValueError: ``asked`` does not fall; the message says what to type.
     """
-    if all(later < earlier for earlier, later in zip(asked, asked[1:], strict=False)):
+    if not any(later >= earlier for earlier, later in zip(asked, asked[1:], strict=False)):
         return
     ordered = sorted(set(asked), reverse=True)
     if len(ordered) == len(levels):

@@ -126,7 +126,7 @@ def _newest_for(student: str, paths: Sequence[RecordedPath], line: CommandLine) 
     raise UserError(
         f"student={student}: no path of teacher {other.teacher} was recorded for this student; the newest, "
         f"{shown(other.folder)}, is for student={other.student}. Type `disback {shlex.join(['record', *words])}` "
-        "first, or give path=RUN for a path of your choice, or path=null for none"
+        "first, or give path=RUN for a path of your choice, or path=null where the schedule needs none"
     )
 
 

@@ -44,6 +44,7 @@ def test_the_path_and_its_manifest(recorded: Path) -> None:
     assert manifest["student"]["sigma_init"] == 2.5
     assert manifest["choices"] == {
         "teacher": "gmm_2d", "student": "one_step", "noise/fake": "lognormal", "noise/fake_weighting": "edm",
+        "fake": "full",
     }  # fmt: skip
     assert manifest["cost"]["images"] == BATCH * ITERATIONS
     assert manifest["cost"]["network_passes"] >= 4 * BATCH * ITERATIONS
