@@ -6,6 +6,7 @@ The generator's loss and the fake score's have a group each; this word gives bot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from disback_cli.configuration.arguments import CommandLine, Override
@@ -15,6 +16,8 @@ from disback_cli.errors import UserError
 
 WORD = "noise"
 _FAKE, _GENERATOR = "noise/fake", "noise/generator"
+# as it is typed, and as Hydra writes it into the words of a job
+_FOLLOWS = (f"${{{_FAKE}}}", f"$\\{{{_FAKE}\\}}")
 GROUPS: dict[str, tuple[str, ...]] = {
     "pretrain": (_FAKE,),
     "record": (_FAKE,),
@@ -44,12 +47,34 @@ def with_noise(verb: str, line: CommandLine) -> CommandLine:
         _require_known(given, names(verb, line))
     own = {override.key for override in line.overrides}
     follows = given.several and _FAKE not in own
-    values = {_FAKE: given.value, _GENERATOR: f"${{{_FAKE}}}" if follows else given.value}
+    values = {_FAKE: given.value, _GENERATOR: _FOLLOWS[0] if follows else given.value}
     expanded = [Override(f"{group}={values[group]}") for group in GROUPS[verb] if group not in own]
     place = line.overrides.index(given)
     before, after = line.overrides[:place], line.overrides[place + 1 :]
     kept = [[override for override in part if override.key != WORD] for part in (before, after)]
     return replace(line, overrides=(*kept[0], *expanded, *kept[1]))
+
+
+def shorthand(words: Sequence[str], *, equal: bool = False) -> list[str]:
+    """The words with ``noise=NAME``, as it was typed, where the generator's law follows the fake score's.
+
+    Args:
+        words: of a command line.
+        equal: whether two words that name the same law are ``noise=NAME`` as well.
+    """
+    found = {word.key: word for word in map(Override, words)}
+    fake, generator = found.get(_FAKE), found.get(_GENERATOR)
+    if fake is None or generator is None or not fake.value:
+        return list(words)
+    if generator.value not in (*_FOLLOWS, *([fake.value] if equal else [])):
+        return list(words)
+    return [f"{WORD}={fake.value}" if word == fake.word else word for word in words if word != generator.word]
+
+
+def shown_key(key: str, words: Sequence[str]) -> str:
+    """The key of a word of the command line, by what it is called in its shorthand ``words``."""
+    keys = {Override(word).key for word in words}
+    return WORD if key == _FAKE and key not in keys and WORD in keys else key
 
 
 def _require_known(given: Override, there: list[str]) -> None:

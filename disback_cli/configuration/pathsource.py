@@ -33,7 +33,7 @@ _RERECORDS = "rerecord"  # needs none either where schedule.at begins with 0
 # how a teacher is run, not which one it is
 NOT_THE_TEACHER = ("teacher.sampler", "teacher.dtype")
 _SHARED = (*_GROUPS, "noise.fake", "noise.fake_weighting")
-_DEFAULT_STUDENT = "one_step"
+_DEFAULTS = {"student": "one_step", "fake": "full"}
 # Untrained they are one and the same student, by the options that both have.
 _TEACHER_ITSELF = ("one_step", "lora")
 _OF_BOTH = ("student.sigma_init", "student.weights")
@@ -63,8 +63,12 @@ class RecordedPath:
     @property
     def student(self) -> str:
         """The option of the group ``student`` that it was recorded for."""
-        typed = (word.value for word in map(Override, reversed(self.overrides)) if word.key == "student")
-        return self.choices.get("student") or next(typed, None) or _DEFAULT_STUDENT
+        return self.option("student")
+
+    def option(self, group: str) -> str:
+        """The option of the group ``student`` or ``fake`` that it was recorded for."""
+        typed = (word.value for word in map(Override, reversed(self.overrides)) if word.key == group)
+        return self.choices.get(group) or next(typed, None) or _DEFAULTS[group]
 
     def is_of_teacher(self, named: str | None) -> bool:
         """Whether ``teacher=named`` means this path's teacher."""
@@ -92,7 +96,9 @@ def with_path(line: CommandLine, runs: Path, notes: list[str]) -> CommandLine:
     newest = found[-1] if wanted is None else _newest_for(wanted, found, line)
     of_whom = f"teacher {newest.teacher}" + (f" for student={wanted}" if wanted is not None else "")
     others = "path=RUN for another, path=null for none"
-    notes.append(f"path: {shown(newest.folder)} (the newest of {of_whom}; {others})")
+    for_whom = [f"{group}={newest.option(group)}" for group in _DEFAULTS if newest.option(group) != _DEFAULTS[group]]
+    recorded = f"recorded for {', '.join(for_whom)}; " if for_whom else ""
+    notes.append(f"path: {shown(newest.folder)} (the newest of {of_whom}; {recorded}{others})")
     return line.with_front([*shared_words(newest, line), assignment("path", str(absolute(newest.folder)))])
 
 

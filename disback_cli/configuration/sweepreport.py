@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from disback_cli.configuration import jobs, runfolder, sweeptable
 from disback_cli.configuration.arguments import Override
 from disback_cli.configuration.jobs import Job
+from disback_cli.configuration.noise_laws import shorthand
 from disback_cli.configuration.sweeptable import as_text, label, measured_with, metrics_of, short
 from disback_cli.evaluation.comparable import smaller_is_better
 
@@ -217,4 +218,4 @@ def command_of(sweep: Sweep, job: Job) -> str:
     run = runfolder.read(job.folder)
     words = run.overrides if run is not None else job.overrides
     kept = [word for word in words if Override(word).key not in _NOT_REPEATED]
-    return shlex.join(["disback", sweep.verb, *kept, *sweep.flags])
+    return shlex.join(["disback", sweep.verb, *shorthand(kept), *sweep.flags])

@@ -12,6 +12,7 @@ from typing import Any
 
 from disback_cli.configuration.arguments import Override
 from disback_cli.configuration.jobs import Job
+from disback_cli.configuration.noise_laws import shorthand, shown_key
 from disback_cli.configuration.runfolder import read_json
 from disback_cli.evaluation.comparable import differences, identity
 
@@ -24,11 +25,11 @@ def varying(jobs: Sequence[Job]) -> list[str]:
     """The keys whose value is not the same in all jobs, in the order of the command line."""
     values: dict[str, set[str | None]] = {}
     for job in jobs:
-        given = {override.key: override.value for override in map(Override, job.overrides)}
+        given = {override.key: override.value for override in map(Override, shorthand(job.overrides))}
         for key in given:
             values.setdefault(key, set())
     for job in jobs:
-        given = {override.key: override.value for override in map(Override, job.overrides)}
+        given = {override.key: override.value for override in map(Override, shorthand(job.overrides))}
         for key, seen in values.items():
             seen.add(given.get(key))
     return [key for key, seen in values.items() if len(seen) > 1]
@@ -36,7 +37,8 @@ def varying(jobs: Sequence[Job]) -> list[str]:
 
 def shown_keys(jobs: Sequence[Job], swept: Sequence[str] = ()) -> list[str]:
     """The keys that tell jobs apart: those that the command line varies, and others that are not the same in all."""
-    return list(dict.fromkeys([*swept, *varying(jobs)]))
+    words = shorthand(jobs[0].overrides) if jobs else []
+    return list(dict.fromkeys([*(shown_key(key, words) for key in swept), *varying(jobs)]))
 
 
 def labels(jobs: Sequence[Job], swept: Sequence[str] = ()) -> dict[int, str]:
@@ -47,7 +49,7 @@ def labels(jobs: Sequence[Job], swept: Sequence[str] = ()) -> dict[int, str]:
 
 def label(words: Sequence[str], keys: Collection[str]) -> str:
     """The words with one of these keys, to be read by people."""
-    return " ".join(short(word) for word in words if Override(word).key in keys)
+    return " ".join(short(word) for word in shorthand(words) if Override(word).key in keys)
 
 
 def short(text: str) -> str:
@@ -105,7 +107,7 @@ def table(jobs: Sequence[Job], swept: Sequence[str] = ()) -> list[list[str]]:
         names = [name for name in names if all(name in metrics for metrics in measured.values() if metrics)]
     rows = [["job", *keys, "state", "seconds", *names, *(["measured_with"] if mixed else []), "folder"]]
     for job in jobs:
-        given = {override.key: override.value or "" for override in map(Override, job.overrides)}
+        given = {override.key: override.value or "" for override in map(Override, shorthand(job.overrides))}
         numbers = [f"{measured[job.number][name]:.6g}" if name in measured[job.number] else "" for name in names]
         numbers += [measured_with(job.folder)] if mixed else []
         values = [given.get(key, "") for key in keys]

@@ -7,6 +7,7 @@ from pathlib import Path
 from disback_cli.configuration import runfolder
 from disback_cli.configuration.discovery import SWEEP_FILE
 from disback_cli.configuration.jobs import DONE, STATUS_FILE
+from disback_cli.configuration.noise_laws import shorthand
 from disback_cli.configuration.runfolder import read_json
 from disback_cli.configuration.sweeptable import measured_differently, metrics_of
 from disback_cli.inspection.report import Report, command
@@ -37,7 +38,7 @@ def report_sweep(folder: Path) -> Report:
                 states[-1],
                 status.get("seconds"),
                 *numbers,
-                " ".join(runfolder.texts(status.get("overrides")) or ()),
+                " ".join(shorthand(runfolder.texts(status.get("overrides")) or ())),
             ]
         )
     counts = {state: states.count(state) for state in dict.fromkeys(states)}

@@ -19,12 +19,12 @@ TITLES = {
     "is": "Inception score",
     "swd": "sliced Wasserstein distance",
     "mismatch": "mismatch of the fake score",
-    "teacher_loss_ratio": "teacher's loss on the samples",
+    "teacher_loss_ratio": "teacher's loss ratio",
     "fake_loss": "fake score's denoising loss",
     "loss": "denoising loss",
     "adversarial_loss": "generator's adversarial loss",
     "critic_loss": "critic's loss",
-    "regression_loss": "distance from the teacher's samples",
+    "regression_loss": "distance from the teacher",
     "sample_diversity": "std over the batch",
 }
 # numbers of one kind share a panel: the columns with what they are called there, where there are several
@@ -81,7 +81,8 @@ def _draw_panel(axes: Axes, name: str, rows: list[dict[str, float]], level: tupl
         values += [value for _, value in points]
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < 60 else "", linewidth=1.4, label=label)
     title = TITLES.get(name) or TITLES[name.split("_")[0]]
-    axes.set(title=f"{title} ({', '.join(shown)})", xlabel="iteration")
+    column = name if len(shown) > 1 else next(iter(shown))  # of several the legend tells
+    axes.set(title=f"{title} ({column})", xlabel="iteration")
     axes.title.set_fontsize(10)
     if min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from disback_cli.configuration import check, discovery, jobs, runfolder, sweeptable
 from disback_cli.configuration.arguments import CommandLine, Override, assignment
 from disback_cli.configuration.jobs import Job, JobRunner, SweepFailed
+from disback_cli.configuration.noise_laws import shorthand
 from disback_cli.configuration.searching import Search
 from disback_cli.configuration.sweepreport import Sweep, outcome, remember
 from disback_cli.errors import UserError
@@ -135,7 +136,7 @@ class ProcessLauncher(Launcher):
             if self.search:
                 self.search.require_measured(config)
         except UserError as error:
-            raise UserError(f"job {number} ({' '.join(words)}): {error}") from None
+            raise UserError(f"job {number} ({' '.join(shorthand(words))}): {error}") from None
         return config
 
     def _job(self, words: tuple[str, ...], number: int, config: DictConfig) -> Job:

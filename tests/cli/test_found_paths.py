@@ -43,7 +43,7 @@ def test_the_newest_path_of_the_student_that_is_typed_is_taken() -> None:
     assert few in found("student=few_step") and one in found("student=one_step")
     notes: list[str] = []
     with_path(CommandLine.parse(["student=few_step"]), Path("runs"), notes)
-    assert notes[0].startswith("path: runs/record/digits/2024-01 (the newest of teacher digits for student=few_step;")
+    assert notes[0].startswith("path: runs/record/digits/2024-01 (the newest of teacher digits for student=few_step; ")
 
 
 def test_a_student_without_a_path_is_told_what_to_type() -> None:
@@ -85,3 +85,13 @@ def test_every_job_of_a_sweep_over_students_finds_its_own() -> None:
     assert found(*sweep) == sweep
     for student, path in paths.items():
         assert path in found(f"student={student}")
+
+
+def test_what_the_path_was_recorded_for_is_told_where_it_is_not_the_default() -> None:
+    notes: list[str] = []
+    a_path("2024-01", "one_step")
+    with_path(CommandLine.parse([]), Path("runs"), notes)
+    a_path("2024-02", "compact", "fake=lora")
+    with_path(CommandLine.parse([]), Path("runs"), notes)
+    assert "recorded for" not in notes[0]
+    assert "(the newest of teacher digits; recorded for student=compact, fake=lora; path=RUN" in notes[1]

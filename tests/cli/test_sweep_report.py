@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from disback_cli.configuration import jobs, runfolder
+from disback_cli.configuration import jobs, runfolder, sweeptable
 from disback_cli.configuration.jobs import Job, SweepFailed
 from disback_cli.configuration.searching import Search
 from disback_cli.configuration.sweepreport import Sweep, outcome, report
@@ -147,3 +147,14 @@ def test_a_search_without_anything_to_go_by_is_refused(job) -> None:
         SweepFailed, match="no job has come to its end, so the search was stopped:\n  job 3 failed, see"
     ):
         found.require_hope(failed)
+
+
+def test_a_law_for_both_losses_is_told_as_it_was_typed(job) -> None:
+    follows = r"noise/generator=$\{noise/fake\}"
+    laws = {"karras": 2.0, "narrow": 1.0}
+    made = [job(n, f"noise/fake={law} {follows}", {"fid_2k": laws[law]}) for n, law in enumerate(laws)]
+    swept = ["noise/fake"]
+    assert sweeptable.labels(made, swept) == {0: "noise=karras", 1: "noise=narrow"}
+    assert [row[:2] for row in sweeptable.table(made, swept)] == [["job", "noise"], ["0", "karras"], ["1", "narrow"]]
+    lines = report(Sweep("backtrack", made[0].folder.parent, made, swept, None, [])).splitlines()
+    assert "best run: job 1 (noise=narrow), fid_2k 1" in lines and lines[-1] == "  disback backtrack noise=narrow"

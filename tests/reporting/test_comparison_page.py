@@ -204,3 +204,10 @@ def test_a_dozen_variants_look_different():
         colours = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=1 << 24)}
     assert {tuple(bytes.fromhex(colour[1:])) for colour in COLOURS} <= colours
     assert len({str(style(i)) for i in range(28)}) == 28
+
+
+def test_how_far_apart_measurements_are_is_told(sweep):
+    found = compare([str(sweep)], Wishes())
+    apart = "measurements are up to 10 updates apart"
+    assert f"linear between measurements; {apart}" in console(found)
+    assert f"linear between measurements ({apart}): mean" in page(found, {})

@@ -149,3 +149,24 @@ def test_values_as_they_are_read():
     assert [text_of(v) for v in (None, "a.b.Class", 1e-5, True, "x/y.png", [1, 2])] == [
         "-", "Class", "1e-05", "True", "x/y.png", "[1, 2]",
     ]  # fmt: skip
+
+
+def test_where_every_variant_is_called_that_the_first_is_the_baseline(tmp_path):
+    runs = [
+        write_run(tmp_path / name, QUALITY, words=[f"objective={name}"], config={"objective": {"_target_": name}})
+        for name in ("dmd", "sid", "vsd")
+    ]
+    assert baselines(grouped(*runs), None) == baselines(grouped(*runs), "schedule=endpoint") == [0, 0, 0]
+
+
+def test_two_laws_that_were_set_together_are_called_by_the_shorthand(tmp_path):
+    laws = {
+        "karras": ["noise/fake=karras", r"noise/generator=$\{noise/fake\}"],
+        "narrow": ["noise/fake=narrow", "noise/generator=narrow"],
+    }
+    found = grouped(*[
+        write_run(tmp_path / law, QUALITY, words=words, config={"noise": {"fake": {"a": law}, "generator": {"a": law}}})
+        for law, words in laws.items()
+    ])  # fmt: skip
+    assert [variant.label for variant in found] == ["noise=karras", "noise=narrow"]
+    assert baselines(found, "noise=narrow") == baselines(found, "noise/fake=narrow") == [1, 1]

@@ -1,6 +1,7 @@
 """Curves drawn from a metrics file."""
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from disback_cli.reporting.curves import draw_curves
@@ -55,3 +56,22 @@ def test_nothing_to_draw_is_no_picture(tmp_path, rows):
     file = write(tmp_path / "x.csv", rows)
     draw_curves(file, tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_no_title_is_wider_than_its_panel(tmp_path, monkeypatch):
+    widths = {}
+
+    def measure(figure, *_, **__):
+        renderer = figure.canvas.get_renderer()
+        figure.draw(renderer)
+        for axes in figure.axes:
+            box = axes.title.get_window_extent(renderer)
+            widths[axes.get_title()] = (box.x0, figure.bbox.width - box.x1)
+
+    monkeypatch.setattr(Figure, "savefig", measure)
+    for name in ("mismatch", "teacher_loss_ratio", "regression_loss", "adversarial_loss", "swd_50k"):
+        values = [0.00121, 0.00122]  # wide tick labels push the panel to the right
+        rows = [{name: v} | ({"mismatch_teacher": v} if name == "mismatch" else {}) for v in values]
+        draw_curves(write(tmp_path / f"{name}.csv", rows), tmp_path / "x.png")
+    assert "mismatch of the fake score (mismatch)" in widths and len(widths) == 5
+    assert all(min(margins) >= 0 for margins in widths.values()), widths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from disback_cli.errors import UserError
@@ -65,6 +66,12 @@ class NumberReport:
     def axes(self) -> list[Axis]:
         """The axes on which some variant's places are known."""
         return [axis for axis in AXES if any(c.along(axis) is not None for curves in self.curves for c in curves)]
+
+    @property
+    def interval(self) -> float | None:
+        """Most updates between two measurements of a run; None where each was measured once."""
+        places = [curve.along("updates") for curves in self.curves for curve in curves]
+        return max((b - a for x in places if x is not None for a, b in pairwise(x)), default=None)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from disback_cli.reporting.comparison.curve import AXES, Axis
 from disback_cli.reporting.comparison.races import CONFIDENCE, RESAMPLES, RESAMPLING_SEED
 from disback_cli.reporting.comparison.samples import EqualBudget
 from disback_cli.reporting.comparison.variants import text_of
-from disback_cli.reporting.comparison.wording import end_text, runs_text, speed_up_text, time_text
+from disback_cli.reporting.comparison.wording import apart_text, end_text, runs_text, speed_up_text, time_text
 from disback_cli.reporting.table import format_number
 
 _STYLE = """
@@ -168,7 +168,7 @@ def _races(found: Comparison, report: NumberReport, axis: Axis) -> str:
         base = f"<small>over {_text(found.variants[against].label)}</small>" if several and against != i else ""
         rows.append([_text(variant.label) + base, *(_race(report, level, axis, i) for level in report.levels)])
     heads = ["variant", *(f"to {level:.3g}" for level in report.levels)]
-    explain = "" if axis != AXES[0] else _about_races(found)
+    explain = "" if axis != AXES[0] else _about_races(found, report)
     head = f"{_AXIS_HEADS[axis]}, to a level of {_text(report.name)}"
     return f"<h3>{head}</h3>\n{explain}{_table(heads, rows, _marked(found))}"
 
@@ -181,13 +181,15 @@ def _race(report: NumberReport, level: float, axis: Axis, variant: int) -> str:
     return f"{_text(time_text(race.arrivals))}{faster}"
 
 
-def _about_races(found: Comparison) -> str:
+def _about_races(found: Comparison, report: NumberReport) -> str:
     against = "the variant named in its row"
     if len(set(found.baselines)) == 1:
         against = found.variants[found.baselines[0]].label
+    apart = apart_text(report)
     return (
-        '<p class="explain">Where a run first was at the level or better, linear between measurements: mean over seeds '
-        "(least – greatest). A run that never got there is right-censored at its last measurement: the mean is then a "
+        '<p class="explain">Where a run first was at the level or better, linear between measurements'
+        f"{apart and f' ({apart})'}: mean over seeds (least – greatest). "
+        "A run that never got there is right-censored at its last measurement: the mean is then a "
         f"lower bound (≥). Small print: speed-up over {_text(against)}, the ratio of mean times, with a "
         f"{CONFIDENCE:.0%} bootstrap percentile interval over seeds ({RESAMPLES:,} resamples, seed {RESAMPLING_SEED}); "
         "a bound (≥, ≤) where runs of one side are censored, nothing where both are, no interval for a single seed. "

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from disback_cli.configuration.arguments import Override
+from disback_cli.configuration.noise_laws import shorthand
 from disback_cli.errors import UserError
 from disback_cli.reporting.comparison.runs import RunRecord
 
@@ -201,7 +202,8 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> list[Difference]:
 def _labels(members: Sequence[Sequence[RunRecord]], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The words that were typed, where they tell the variants apart; else the settings that do."""
     changed = [difference.key for difference in differences(settings)]
-    typed = [[word for word in _typed(runs[0]) if _tells(word, settings, changed)] for runs in members]
+    telling = ([word for word in _typed(runs[0]) if _tells(word, settings, changed)] for runs in members)
+    typed = [shorthand(words, equal=True) for words in telling]
     common = set(typed[0]).intersection(*typed[1:])
     labels = [" ".join(word for word in words if word not in common) or "defaults" for words in typed]
     if len(members) == 1:
@@ -210,7 +212,7 @@ def _labels(members: Sequence[Sequence[RunRecord]], settings: Sequence[Mapping[s
 
 
 def _typed(run: RunRecord) -> list[str]:
-    words = {word.key: word.word.lstrip("+") for word in map(Override, run.overrides)}
+    words = {word.key: word.word.lstrip("+") for word in map(Override, shorthand(run.overrides))}
     return [word for key, word in words.items() if not _belongs_to(key, (*NO_DIFFERENCE, *EARLIER_RUNS))]
 
 
@@ -251,7 +253,8 @@ def baselines(variants: Sequence[Variant], words: str | None) -> list[int]:
     """For every variant the number of the one it is compared with.
 
     It is chosen among those whose label, or typed words, hold all of `words` (without words: those with
-    schedule=endpoint, else the first variant): the one that differs in the fewest settings.
+    schedule=endpoint): the one that differs in the fewest settings. Where none or all have schedule=endpoint, or all
+    hold the words, it is the first variant.
 
     Raises:
         UserError: no variant holds these words.
@@ -261,12 +264,13 @@ def baselines(variants: Sequence[Variant], words: str | None) -> list[int]:
     if not found and words is not None:
         labels = "; ".join(variant.label for variant in variants)
         raise UserError(f"--baseline {words}: no variant is called that; there are: {labels}")
-    candidates = found or [0]
+    candidates = found if 0 < len(found) < len(variants) else [0]
     return [i if i in candidates else _nearest(variants, i, candidates) for i in range(len(variants))]
 
 
 def _is_called(variant: Variant, wanted: Sequence[str]) -> bool:
-    names = {*variant.label.split(), *_typed(variant.runs[0])}
+    typed = _typed(variant.runs[0])
+    names = {*variant.label.split(), *typed, *shorthand(typed, equal=True)}
     if _BASELINE in wanted and str(variant.settings.get("schedule._target_", "")).endswith(".EndpointSchedule"):
         names.add(_BASELINE)
     return set(wanted) <= names

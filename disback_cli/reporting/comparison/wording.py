@@ -45,6 +45,11 @@ def runs_text(variant: Variant, number: str) -> str:
     return ", ".join([str(len(measured)), *counts])
 
 
+def apart_text(report: NumberReport) -> str:
+    """How far apart measurements are, so how well a time to quality is known; nothing where there is one a run."""
+    return "" if report.interval is None else f"measurements are up to {report.interval:,.0f} updates apart"
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
@@ -65,6 +70,8 @@ def console(found: Comparison) -> str:
     if found.numbers:
         report = found.numbers[0]
         lines += [_table(found, report), *_over(found)]
+        if report.levels and (apart := apart_text(report)):
+            lines.append(f"times are linear between measurements; {apart}")
     lines += [f"note: {note}" for note in found.notes]
     return "\n".join(lines)
 
