@@ -72,12 +72,16 @@ class Run:
         return self.cost(self.updates[-1] if found is None else found, axis)
 
     def fate(self, level: float) -> str:
-        """``diverged``, ``stalled`` (never at the level), ``collapsed`` (ends above twice it), or ``well``."""
+        """How the run ended: ``diverged``, ``collapsed``, ``stalled`` or ``well``.
+
+        Collapsed: ends above twice ``level`` though it was there, or worse than it began. Stalled: never at the level.
+        """
         if self.diverged:
             return "diverged"
-        if self.reached(level) is None:
-            return "stalled"
-        return "collapsed" if self.end > 2 * level else "well"
+        reached = self.reached(level) is not None
+        if self.end > 2 * level and (reached or self.end > self.quality[0]):
+            return "collapsed"
+        return "well" if reached else "stalled"
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class Cell:
     runs: dict[str, dict[int, Run]]
 
     @property
+    def name(self) -> str:
+        """As in the plan."""
+        return f"{self.problem}-{self.student}-{self.objective}-{self.law}"
+
+    @property
     def best_end(self) -> float:
         """The best schedule's end: geometric mean over its seeds."""
         return min(_mean(run.end for run in runs.values()) for runs in self.runs.values())
@@ -106,6 +115,11 @@ class Cell:
     def level(self) -> float:
         """The quality that is raced to: 1.5 times the best end."""
         return 1.5 * self.best_end
+
+    @property
+    def bar(self) -> float:
+        """What a run must reach to have ended well: the level, or in a cell that is not solved what is good."""
+        return self.level if self.solved else self.good
 
     @property
     def untrained(self) -> float:
@@ -215,7 +229,7 @@ def fates(group: Iterable[Cell], schedule: str) -> dict[str, int]:
     counts = dict.fromkeys(("well", "stalled", "collapsed", "diverged"), 0)
     for cell in group:
         for run in cell.runs.get(schedule, {}).values():
-            counts[run.fate(cell.level)] += 1
+            counts[run.fate(cell.bar)] += 1
     return counts
 
 
@@ -225,10 +239,10 @@ class Verdict:
 
     Attributes:
         cells: compared.
-        faster: cells in which it needs fewer updates than ``endpoint`` by more than ``tolerance``.
+        faster: names of cells in which it needs fewer updates than ``endpoint`` by more than ``TOLERANCE``.
         alike: cells within it.
         slower: names of cells in which it needs more: there it is slower by more than its recording.
-        cheaper: cells in which it needs fewer passes, the recording counted.
+        cheaper: names of cells in which it needs fewer passes, the recording counted.
         endpoint_failures: runs of ``endpoint`` that did not end well.
         rescued: of those, how many of the same cell and seed ended well with the schedule.
         lost: runs that ended well with ``endpoint`` and did not with the schedule.
@@ -236,10 +250,10 @@ class Verdict:
 
     schedule: str
     cells: int
-    faster: int
+    faster: tuple[str, ...]
     alike: int
     slower: tuple[str, ...]
-    cheaper: int
+    cheaper: tuple[str, ...]
     endpoint_failures: int
     rescued: int
     lost: int
@@ -250,22 +264,21 @@ TOLERANCE = 1.15  # ratio of updates within which two schedules count as alike: 
 
 def verdict(group: Iterable[Cell], schedule: str) -> Verdict:
     """How a schedule does against ``endpoint``; in cells that have both, and in which one of all schedules is good."""
-    faster = alike = cheaper = failures = rescued = lost = 0
-    slower: list[str] = []
-    count = 0
+    count = alike = failures = rescued = lost = 0
+    faster, slower, cheaper = [], [], []
     for cell in group:
         updates = ratio([cell], "endpoint", schedule, "updates")
         passes = ratio([cell], "endpoint", schedule, "passes")
         if not cell.solved or updates is None or passes is None:
             continue
         count += 1
-        cheaper += passes.value > 1
+        cheaper += [cell.name] if passes.value > 1 else []
         if updates.value > TOLERANCE:
-            faster += 1
+            faster.append(cell.name)
         elif updates.value >= 1 / TOLERANCE:
             alike += 1
         else:
-            slower.append(f"{cell.problem}-{cell.student}-{cell.objective}-{cell.law}")
+            slower.append(cell.name)
         for seed, run in cell.runs[schedule].items():
             if seed in cell.runs["endpoint"]:
                 plain = cell.runs["endpoint"][seed].fate(cell.level) == "well"
@@ -273,7 +286,7 @@ def verdict(group: Iterable[Cell], schedule: str) -> Verdict:
                 failures += not plain
                 rescued += well and not plain
                 lost += plain and not well
-    return Verdict(schedule, count, faster, alike, tuple(slower), cheaper, failures, rescued, lost)
+    return Verdict(schedule, count, tuple(faster), alike, tuple(slower), tuple(cheaper), failures, rescued, lost)
 
 
 @dataclass(frozen=True)

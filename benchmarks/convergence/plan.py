@@ -137,7 +137,7 @@ _PLANE = {
     "generator_rates": (5e-4, 1.5e-3, 4.5e-3),
     "fake_rates": (3e-3, 1e-2),
 }
-_RING = Problem("ring", teacher=("teacher=gmm_2d",), good=0.08, **_PLANE)  # type: ignore[arg-type]
+_RING = Problem("ring", teacher=("teacher=gmm_2d",), good=0.1, **_PLANE)  # type: ignore[arg-type]
 _GRID = Problem(
     "grid",
     teacher=(
@@ -148,7 +148,7 @@ _GRID = Problem(
         "+teacher.denoiser.spacing=0.44",
         "teacher.denoiser.std=0.08",
     ),
-    good=0.08,
+    good=0.1,
     **{**_PLANE, "backtrack": ("dataset=gmm_2d_grid", *_PLANE["backtrack"])},  # type: ignore[arg-type, misc]
 )
 _DIGITS = Problem(

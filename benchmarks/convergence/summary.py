@@ -71,7 +71,7 @@ def times(cells: Sequence[Cell]) -> list[str]:
             ends = [r.end for r in ours]
             rows.append([
                 cell.problem, cell.student, cell.objective, cell.law,
-                f"{cell.level:.3g}" + ("" if cell.solved else ", not good"), schedule,
+                f"{cell.level:.3g}" + ("" if cell.solved else ", no race"), schedule,
                 f"{mark}{updates:.0f}", f"{mark}{passes / 1000:.0f}",
                 f"{statistics.fmean(ends):.3g} ({min(ends):.3g} - {max(ends):.3g})", f"{len(reached)} of {len(ours)}",
             ])  # fmt: skip
@@ -97,16 +97,18 @@ def question(cells: Sequence[Cell]) -> list[str]:
     """Is a schedule never slower than ``endpoint`` by more than its recording, and better where that fails?"""
     heads = ["schedule", "cells", "fewer updates", "alike", "more updates", "fewer passes with recording",
              "runs endpoint fails in", "ended well instead", "ended badly where endpoint did well"]  # fmt: skip
-    rows = []
+    rows, named = [], []
     for schedule in SCHEDULES:
         found = analysis.verdict(cells, schedule)
         if schedule == "endpoint" or not found.cells:
             continue
         rows.append([
-            schedule, str(found.cells), str(found.faster), str(found.alike), str(len(found.slower)),
-            str(found.cheaper), str(found.endpoint_failures), str(found.rescued), str(found.lost),
+            schedule, str(found.cells), str(len(found.faster)), str(found.alike), str(len(found.slower)),
+            str(len(found.cheaper)), str(found.endpoint_failures), str(found.rescued), str(found.lost),
         ])  # fmt: skip
-    return _table(heads, rows)
+        for what, names in (("updates", found.faster), ("passes", found.cheaper)):
+            named += [f"{schedule} needs fewer {what} in {', '.join(names)}.", ""] if names else []
+    return [*_table(heads, rows), *named]
 
 
 def every_rate(results: dict[str, Any]) -> list[str]:
@@ -147,7 +149,7 @@ def markdown(results: dict[str, Any]) -> str:
         "ratio is a bound (≥, ≤), or with such runs on both sides neither; [a, b] counts them on either side. "
         f"Intervals are 95 % of {analysis.RESAMPLES} bootstrap resamples over cells and seeds. Passes are forward "
         "passes of the teacher's network, the recording counted in full for every run that reads one. Cells in which "
-        f"no schedule ends with a good student ({limits}, and half of the untrained one's) are in no ratio: "
+        f"no schedule ends with a good student ({limits}, and half of the untrained one's) are no race: "
         f"{len(bare)} of {len(cells)}.", "",
         "## What is saved", "", "endpoint/path is the method, endpoint/warm_start stage 1's share, warm_start/path "
         "the path's. Above 1: the second needs less.", "", *ratios(cells, "level", paper=True),
@@ -159,8 +161,9 @@ def markdown(results: dict[str, Any]) -> str:
         f"Alike: the updates to the level differ by less than a factor {analysis.TOLERANCE}. A schedule that needs "
         "more updates than endpoint is slower by more than its recording.", "", *question(cells),
         "## How runs end", "",
-        "Stalled: never at the level. Collapsed: was there and ends above twice it. Last tenth: largest over smallest "
-        "measurement in it, geometric mean.", "", *stability(cells),
+        "Stalled: never at the level (in a cell without a good student: never good). Collapsed: ends above twice the "
+        "level though it was there, or worse than it began. Last tenth: largest over smallest measurement in it, "
+        "geometric mean.", "", *stability(cells),
         "## Cells", "", *times(cells), "## Learning rates", "",
         "One pair for all schedules of a cell, chosen on a seed of its own with endpoint and path alike (see "
         "`benchmarks/convergence/tuning.py`).", "", *rates(results),
