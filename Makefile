@@ -28,6 +28,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.schedules
 	$(BIN)/python -m benchmarks.spacing
 	$(BIN)/python -m benchmarks.shared_draw
+	$(BIN)/python -m benchmarks.convergence
 
 install: $(INSTALLED)
 
