@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 FEWEST, MOST = 2, 4
 
@@ -37,7 +38,7 @@ def require_falling(levels: Sequence[float], asked: Sequence[float]) -> None:
     Raises:
         ValueError: ``asked`` does not fall; the message says what to type.
     """
-    if not any(later >= earlier for earlier, later in zip(asked, asked[1:], strict=False)):
+    if not any(later >= earlier for earlier, later in pairwise(asked)):
         return
     ordered = sorted(set(asked), reverse=True)
     if len(ordered) == len(levels):

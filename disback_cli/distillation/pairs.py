@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from disback_cli.data.sampler import indices
-from disback_cli.denoisers.descriptions import differences
+from disback_cli.distillation.belonging import require_same_teacher
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of, write_json
 
@@ -141,10 +141,7 @@ class Pairs:
         return tensors
 
     def require_teacher(self, name: str, weights_hash: str, spec: Mapping[str, Any] | None = None) -> None:
-        """Check that the pairs are of this teacher.
-
-        The weights alone do not make a denoiser: what a network predicts, and at which noise levels, is in its
-        description. The precision of its activations may differ.
+        """Check that the pairs are of this teacher, see :func:`require_same_teacher`.
 
         Args:
             name: of the teacher.
@@ -154,29 +151,9 @@ class Pairs:
         Raises:
             UserError: they were made with other weights, or by another denoiser with the same weights.
         """
-        if self.teacher_hash == weights_hash:
-            self._require_description(name, spec)
-            return
-        mend = f"Give teacher={self.teacher_name}"
-        if name == self.teacher_name:
-            mend = "They differ in a teacher.* option or in the weights: leave teacher.* options out"
-        raise UserError(
-            f"the pairs in {self.folder} are of the teacher {self.teacher_name} (weights {self.teacher_hash[:12]}), "
-            f"but this run's teacher is {name} (weights {weights_hash[:12]}). {mend}, choose other pairs=RUN, or "
-            f"make some with this teacher: `disback pairs teacher={name} ...`"
-        )
-
-    def _require_description(self, name: str, spec: Mapping[str, Any] | None) -> None:
-        sampled = self.facts["teacher"].get("denoiser")
-        if spec is None or sampled is None:
-            return
-        changed = differences(sampled, spec)
-        if changed:
-            raise UserError(
-                f"the pairs in {self.folder} are of the teacher {self.teacher_name} with the same weights, but of "
-                f"another denoiser: {'; '.join(changed[:4])}. Leave teacher.* options as they were, choose other "
-                f"pairs=RUN, or make some with this teacher: `disback pairs teacher={name} ...`"
-            )
+        instead = f"choose other pairs=RUN, or make some with this teacher: `disback pairs teacher={name} ...`"
+        origin = f"the pairs in {self.folder} are of"
+        require_same_teacher(self.facts["teacher"], name, weights_hash, spec, origin=origin, instead=instead)
 
     def batch(self, seed: int, first: int, count: int, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
         """The pairs at positions ``first .. first + count - 1`` of an endless shuffled stream.

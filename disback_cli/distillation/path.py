@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from disback_cli.denoisers.descriptions import differences
 from disback_cli.distillation.adapters import LoraSettings, merged
+from disback_cli.distillation.belonging import require_same_teacher
 from disback_cli.errors import UserError
 from disback_cli.files import sha256_of, write_bytes, write_json
 
@@ -145,18 +145,6 @@ class DegradationPath:
                     f"{MANIFEST} gives (truncated or changed). Restore it, or record the path again."
                 )
 
-    def _require_description(self, name: str, spec: Mapping[str, Any] | None) -> None:
-        recorded = self.facts["teacher"].get("denoiser")
-        if spec is None or recorded is None:
-            return
-        changed = differences(recorded, spec)
-        if changed:
-            raise UserError(
-                f"the path {self.folder} was recorded from the teacher {self.teacher_name} with the same weights, but "
-                f"as another denoiser: {'; '.join(changed[:4])}. Leave teacher.* options as they were, choose another "
-                f"path=RUN, or record one with this teacher: `disback record teacher={name} ...`."
-            )
-
     def weights(self, index: int) -> dict[str, Tensor]:
         """The tensors of node ``index`` as they lie in its file, on the CPU."""
         return load_file(self.folder / self.nodes[index].file)
@@ -175,10 +163,7 @@ class DegradationPath:
         return weights if self.adapter is None else merged(teacher_weights, weights, self.adapter.scale)
 
     def require_teacher(self, name: str, weights_hash: str, spec: Mapping[str, Any] | None = None) -> None:
-        """Check that the path belongs to this teacher.
-
-        The weights alone do not make a denoiser: what a network predicts, and at which noise levels, is in its
-        description. The precision of its activations may differ.
+        """Check that the path belongs to this teacher, see :func:`require_same_teacher`.
 
         Args:
             name: of the teacher.
@@ -188,14 +173,6 @@ class DegradationPath:
         Raises:
             UserError: it was recorded from other weights, or from another denoiser with the same weights.
         """
-        if self.teacher_hash == weights_hash:
-            self._require_description(name, spec)
-            return
-        mend = f"Give teacher={self.teacher_name}"
-        if name == self.teacher_name:
-            mend = "They differ in a teacher.* option or in the weights: leave teacher.* options out"
-        raise UserError(
-            f"the path {self.folder} was recorded from the teacher {self.teacher_name} "
-            f"(weights {self.teacher_hash[:12]}), but this run's teacher is {name} (weights {weights_hash[:12]}). "
-            f"{mend}, choose another path=RUN, or record one with this teacher: `disback record teacher={name} ...`."
-        )
+        instead = f"choose another path=RUN, or record one with this teacher: `disback record teacher={name} ...`"
+        origin = f"the path {self.folder} was recorded from"
+        require_same_teacher(self.facts["teacher"], name, weights_hash, spec, origin=origin, instead=instead)

@@ -26,7 +26,7 @@ from disback_cli.distillation.students.base import fingerprint
 from disback_cli.errors import UserError
 from disback_cli.runtime.randomness import counter_seed
 from disback_cli.runtime.session import Session
-from disback_cli.verbs.common import build_real_samples, open_pairs
+from disback_cli.verbs.common import build_real_samples, open_pairs, stage_settings
 from disback_cli.verbs.path_facts import path_facts, student_facts
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ def build_stage(
     judge = _build_judge(cfg, teacher, fake, objective)
     critic_rate = cfg.lr.critic if cfg.lr.critic is not None else cfg.lr.fake
     costs = measure_costs(teacher.denoiser, student, fake, judge.tap if judge else None)
-    passes = session.launch.passes(cfg.batch_size)
+    rates = {"student": cfg.lr.student, "fake": cfg.lr.fake, "critic": critic_rate}
+    settings = stage_settings(cfg, session.launch, rates)
     stage = Backtracking(
         student=student,
         fake=fake,
@@ -131,16 +132,9 @@ def build_stage(
         judge=judge,
         pairs=_open_pairs(cfg, teacher, objective),
         costs=costs,
-        rerecorder=_build_rerecorder(cfg, session, teacher, schedule, own, costs, passes),
+        rerecorder=_build_rerecorder(cfg, session, teacher, schedule, own, costs, settings["passes"]),
         made_of=made_of,
-        batch_size=cfg.batch_size,
-        iterations=cfg.iterations,
-        seed=cfg.seed,
-        optimizer=instantiate(cfg.optimizer),
-        lr={"student": cfg.lr.student, "fake": cfg.lr.fake, "critic": critic_rate},
-        lr_schedule=cfg.lr.schedule,
-        lr_warmup=cfg.lr.warmup,
-        passes=passes,
+        **settings,
     )
     _tell_cost(stage)
     _warn_of_unused(cfg, stage, path)

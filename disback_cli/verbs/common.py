@@ -47,6 +47,26 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def stage_settings(cfg: DictConfig, launch: Launch, lr: dict[str, float]) -> dict[str, Any]:
+    """The arguments that every stage takes, see :class:`disback_cli.runtime.stage.Stage`.
+
+    Args:
+        cfg: of a verb that trains.
+        launch: shares the batch out.
+        lr: peak learning rate of each trained network.
+    """
+    return {
+        "batch_size": cfg.batch_size,
+        "iterations": cfg.iterations,
+        "seed": cfg.seed,
+        "optimizer": instantiate(cfg.optimizer),
+        "lr": lr,
+        "lr_schedule": cfg.lr.schedule,
+        "lr_warmup": cfg.lr.warmup,
+        "passes": launch.passes(cfg.batch_size),
+    }
+
+
 def build_teacher(cfg: DictConfig) -> Teacher:
     """The configured teacher; its network's description stays a description until the teacher builds it."""
     return instantiate(cfg.teacher, _recursive_=False, _convert_="all")

@@ -27,7 +27,7 @@ def work(cfg: DictConfig) -> None:
     from disback_cli.runtime.callbacks import Telemetry
     from disback_cli.runtime.randomness import counter_seed
     from disback_cli.runtime.session import open_session
-    from disback_cli.verbs.common import build_dataset, plain
+    from disback_cli.verbs.common import build_dataset, plain, stage_settings
 
     with open_session(cfg, "pretrain") as session:
         import torch
@@ -49,14 +49,7 @@ def work(cfg: DictConfig) -> None:
             weighting=instantiate(cfg.noise.fake_weighting),
             ema_halflife=cfg.ema.halflife,
             ema_rampup=cfg.ema.rampup,
-            batch_size=cfg.batch_size,
-            iterations=cfg.iterations,
-            seed=cfg.seed,
-            optimizer=instantiate(cfg.optimizer),
-            lr={"denoiser": cfg.lr.denoiser},
-            lr_schedule=cfg.lr.schedule,
-            lr_warmup=cfg.lr.warmup,
-            passes=session.launch.passes(cfg.batch_size),
+            **stage_settings(cfg, session.launch, {"denoiser": cfg.lr.denoiser}),
         )
         telemetry = Telemetry(cfg.log_every)
         evaluation = _build_evaluation(cfg, session, stage, telemetry)

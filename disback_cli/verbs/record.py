@@ -27,7 +27,7 @@ def work(cfg: DictConfig) -> None:
     from disback_cli.distillation.recording import Recording
     from disback_cli.runtime.callbacks import Telemetry
     from disback_cli.runtime.session import open_session
-    from disback_cli.verbs.common import build_teacher
+    from disback_cli.verbs.common import build_teacher, stage_settings
     from disback_cli.verbs.path_facts import student_facts
 
     with open_session(cfg, "record") as session:
@@ -40,14 +40,7 @@ def work(cfg: DictConfig) -> None:
             costs=measure_costs(teacher.denoiser, student, fake),
             law=instantiate(cfg.noise.fake),
             weighting=instantiate(cfg.noise.fake_weighting),
-            batch_size=cfg.batch_size,
-            iterations=cfg.iterations,
-            seed=cfg.seed,
-            optimizer=instantiate(cfg.optimizer),
-            lr={"fake": cfg.lr.fake},
-            lr_schedule=cfg.lr.schedule,
-            lr_warmup=cfg.lr.warmup,
-            passes=session.launch.passes(cfg.batch_size),
+            **stage_settings(cfg, session.launch, {"fake": cfg.lr.fake}),
         )
         recorder = PathRecorder(
             run_dir=session.folder,

@@ -41,6 +41,7 @@ def _build_stage(cfg: DictConfig, session: Session, teacher: Teacher, pairs: Pai
 
     from disback_cli.distillation.costs import measure_costs
     from disback_cli.distillation.regressing import Regressing
+    from disback_cli.verbs.common import stage_settings
 
     student = instantiate(cfg.student, teacher)
     return Regressing(
@@ -50,14 +51,7 @@ def _build_stage(cfg: DictConfig, session: Session, teacher: Teacher, pairs: Pai
         costs=measure_costs(teacher.denoiser, student, teacher.denoiser),
         ema_halflife=cfg.ema.halflife,
         ema_rampup=cfg.ema.rampup,
-        batch_size=cfg.batch_size,
-        iterations=cfg.iterations,
-        seed=cfg.seed,
-        optimizer=instantiate(cfg.optimizer),
-        lr={"student": cfg.lr.student},
-        lr_schedule=cfg.lr.schedule,
-        lr_warmup=cfg.lr.warmup,
-        passes=session.launch.passes(cfg.batch_size),
+        **stage_settings(cfg, session.launch, {"student": cfg.lr.student}),
     )
 
 
