@@ -30,14 +30,17 @@ def _options() -> argparse.Namespace:
 
 
 def _run_part(server: ForkServer, work: Path, part: str) -> list[Job]:
-    """Recordings, then the runs that choose rates, then the runs; returns what failed."""
+    """Recordings, runs that choose rates, runs, and more seeds where these leave it open; returns what failed."""
     cells = plan.compared([part])
     failed = server.run(plan.recordings(cells), f"{part}: recordings")
     failed += server.run(plan.tuning_runs(cells), f"{part}: choosing rates")
     trials = {cell: collect.trials(work, cell) for cell in cells}
     ready = {cell: schedules for cell, schedules in cells.items() if any(trials[cell].values())}
     rates = {cell: tuning.chosen(trials[cell]) for cell in ready}
-    return failed + server.run(plan.runs(ready, rates), f"{part}: runs")
+    failed += server.run(plan.runs(ready, rates), f"{part}: runs")
+    undecided = collect.close(work, ready)
+    failed += server.run(plan.recordings(undecided, plan.FURTHER_SEEDS), f"{part}: recordings of further seeds")
+    return failed + server.run(plan.runs(undecided, rates, plan.FURTHER_SEEDS), f"{part}: further seeds")
 
 
 def _tell_plan(work: Path, parts: list[str], jobs: int) -> None:

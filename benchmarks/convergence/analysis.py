@@ -6,8 +6,8 @@ import math
 import operator
 import random
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Axis = Literal["updates", "passes"]
@@ -105,6 +105,11 @@ class Cell:
     def name(self) -> str:
         """As in the plan."""
         return f"{self.problem}-{self.student}-{self.objective}-{self.law}"
+
+    def of_seeds(self, seeds: Collection[int]) -> Cell:
+        """The same cell with the runs of these seeds alone."""
+        runs = {name: {seed: run for seed, run in of.items() if seed in seeds} for name, of in self.runs.items()}
+        return replace(self, runs={name: of for name, of in runs.items() if of})
 
     @property
     def best_end(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.convergence import plan, tuning
+from benchmarks.convergence import analysis, plan, tuning
 from benchmarks.convergence.jobs import SUMMARY, TIMES, Job, diverged
 from benchmarks.convergence.plan import Cell, Rates
 from disback_cli.runtime.csv_logger import read_metrics
@@ -83,12 +83,25 @@ def collected(work: Path, cells: dict[Cell, tuple[str, ...]]) -> dict[str, Any]:
             "tried": [{"rates": list(pair), "scores": scores} for pair, scores in tried.items()],
         }
         for schedule in schedules:
-            runs += [r for seed in plan.SEEDS if (r := result(work, cell, schedule, seed, rates)) is not None]
+            seeds = (*plan.SEEDS, *plan.FURTHER_SEEDS)
+            runs += [r for seed in seeds if (r := result(work, cell, schedule, seed, rates)) is not None]
     problems = {
         p.name: {"good": p.good, "quality": p.quality.rstrip("_"), "updates": p.updates}
         for p in dict.fromkeys(cell.problem for cell in cells)
     }
     return {"problems": problems, "rates": rates_of, "runs": runs}
+
+
+def close(work: Path, cells: dict[Cell, tuple[str, ...]]) -> dict[Cell, tuple[str, ...]]:
+    """Those of the cells that the first seeds leave undecided: races of which the interval of endpoint/path has a 1."""
+    curves = analysis.cells(collected(work, cells))
+    open_ = {cell.name for cell in (c.of_seeds(plan.SEEDS) for c in curves) if cell.solved and _undecided(cell)}
+    return {cell: schedules for cell, schedules in cells.items() if cell.name in open_}
+
+
+def _undecided(cell: analysis.Cell) -> bool:
+    found = analysis.ratio([cell], "endpoint", "path", "updates")
+    return found is not None and found.low <= 1 <= found.high
 
 
 def median_seconds(work: Path, jobs: Iterable[Job]) -> float:

@@ -40,6 +40,8 @@ def draw(cells: Sequence[Cell], quality: Mapping[str, str], folder: Path) -> Non
             axes = panels[students.index(cell.student)][objectives.index(cell.objective)]
             shown |= _panel(axes, cell)
             axes.set_title(f"{cell.student}, {cell.objective}", fontsize=8)
+        for axes in panels.flat:
+            axes.set_visible(bool(axes.lines))
         figure.supxlabel("1000 network passes, recording included", fontsize=8)
         figure.supylabel(quality[problem], fontsize=8)
         figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=len(shown), fontsize=8)

@@ -13,6 +13,8 @@ from itertools import product
 from benchmarks.convergence.jobs import Job
 
 SEEDS = (0, 1, 2)
+# Run as well in a cell whose answer is close: after SEEDS, the interval of endpoint/path in updates includes 1.
+FURTHER_SEEDS = (3, 4)
 # Rates are chosen on a seed that no result is measured on.
 TUNING_SEED = 100
 # A rate is chosen by these two alike; see tuning.py.
@@ -134,7 +136,7 @@ _PLANE = {
     "updates": 300,
     "tuning_updates": 144,
     "measured_every": 12,
-    "generator_rates": (5e-4, 1.5e-3, 4.5e-3),
+    "generator_rates": (5e-4, 1.5e-3, 4.5e-3, 1.35e-2),
     "fake_rates": (3e-3, 1e-2),
 }
 _RING = Problem("ring", teacher=("teacher=gmm_2d",), good=0.1, **_PLANE)  # type: ignore[arg-type]
@@ -176,9 +178,9 @@ _DIGITS_LONG = replace(
     _DIGITS,
     name="digits_long",
     good=30.0,
-    updates=900,
+    updates=1200,
     tuning_updates=300,
-    measured_every=75,
+    measured_every=100,
     generator_rates=(1.5e-3, 4e-3),
     fake_rates=(1.5e-3, 4e-3),
 )
@@ -217,21 +219,30 @@ SCHEDULES = {
     "progress": Choice("progress", ("schedule=progress",)),
     "interpolated": Choice("interpolated", ("schedule=interpolated",)),
     "short_path": Choice("short_path", ("schedule=path", "schedule.interval=5")),
+    "proportional": Choice("proportional", ("schedule=proportional",)),
+    # one path at the start as the others', and one more towards the student it has become
+    "rerecord": Choice("rerecord", ("schedule=rerecord", "schedule.at=[60]")),
 }
 COMPARED = ("endpoint", "warm_start", "path")
-FURTHER = ("adaptive", "progress", "interpolated", "short_path")
+FURTHER = ("adaptive", "progress", "interpolated", "short_path", "proportional", "rerecord")
 
 _CORE = ("diff_instruct", "vsd", "dmd", "sid")
 _ALL = ("teacher", "near", "far")
 # In the order they are run: what matters most comes first, so that a study cut short is still one.
 PARTS: dict[str, tuple[Block, ...]] = {
     "ring": (Block("ring", _ALL, _CORE, ("usual", "narrow"), COMPARED),),
-    "further": (Block("ring", _ALL, ("diff_instruct",), ("usual", "narrow"), FURTHER),),
-    "digits": (Block("digits", ("teacher",), ("diff_instruct", "sid"), ("usual",), COMPARED),),
-    "grid": (Block("grid", _ALL, ("diff_instruct", "sid"), ("usual",), COMPARED),),
-    "real": (Block("ring", ("teacher",), _REAL, ("usual",), COMPARED),),
-    "karras": (Block("ring", _ALL, ("diff_instruct",), ("karras",), COMPARED),),
-    "compact": (Block("digits_long", ("compact",), ("diff_instruct",), ("usual",), COMPARED),),
+    "digits": (
+        Block("digits", ("teacher",), ("diff_instruct", "sid"), ("usual", "narrow"), COMPARED),
+        Block("digits", ("teacher",), ("dmd",), ("usual",), COMPARED),
+    ),
+    "compact": (Block("digits_long", ("compact",), ("diff_instruct", "sid"), ("usual",), COMPARED),),
+    "grid": (Block("grid", _ALL, _CORE, ("usual", "narrow"), COMPARED),),
+    "further": (Block("ring", _ALL, ("diff_instruct", "sid"), ("usual", "narrow"), FURTHER),),
+    "real": (
+        Block("ring", _ALL, _REAL, ("usual",), COMPARED),
+        Block("grid", ("teacher",), _REAL, ("usual",), COMPARED),
+    ),
+    "karras": tuple(Block(name, _ALL, ("diff_instruct",), ("karras",), COMPARED) for name in ("ring", "grid")),
 }
 
 
@@ -299,17 +310,18 @@ def run(cell: Cell, schedule: str, seed: int, rates: Rates) -> Job:
     return _backtracking(name, cell, SCHEDULES[schedule], seed, rates, problem.updates, problem.measured_every)
 
 
-def recordings(cells: Iterable[Cell]) -> list[Job]:
-    """Every recording these cells need, once, that of the tuning seed included."""
-    found = {job.name: job for cell in cells for seed in (TUNING_SEED, *SEEDS) for job in (recording(cell, seed),)}
+def recordings(cells: Iterable[Cell], seeds: Iterable[int] = (TUNING_SEED, *SEEDS)) -> list[Job]:
+    """Every recording these cells need, once; that of the tuning seed is one of them unless seeds are given."""
+    wanted = tuple(seeds)
+    found = {job.name: job for cell in cells for seed in wanted for job in (recording(cell, seed),)}
     return list(found.values())
 
 
-def runs(cells: Mapping[Cell, Iterable[str]], rates: Mapping[Cell, Rates]) -> list[Job]:
+def runs(cells: Mapping[Cell, Iterable[str]], rates: Mapping[Cell, Rates], seeds: Iterable[int] = SEEDS) -> list[Job]:
     """Every run of these cells with their schedules and rates, seed after seed."""
     return [
         run(cell, schedule, seed, rates[cell])
-        for seed in SEEDS
+        for seed in seeds
         for cell, schedules in cells.items()
         for schedule in schedules
     ]
