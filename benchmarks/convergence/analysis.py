@@ -229,6 +229,12 @@ def _interval(logs: list[list[float]]) -> tuple[float, float]:
     return math.exp(means[int(0.025 * RESAMPLES)]), math.exp(means[int(0.975 * RESAMPLES) - 1])
 
 
+def undecided(cell: Cell) -> bool:
+    """Whether a race is too close to call: the interval of endpoint/path in updates has a 1 in it."""
+    found = ratio([cell], "endpoint", "path", "updates")
+    return cell.solved and found is not None and found.low <= 1 <= found.high
+
+
 def fates(group: Iterable[Cell], schedule: str) -> dict[str, int]:
     """How the runs of a schedule ended, counted."""
     counts = dict.fromkeys(("well", "stalled", "collapsed", "diverged"), 0)

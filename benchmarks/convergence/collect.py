@@ -93,15 +93,10 @@ def collected(work: Path, cells: dict[Cell, tuple[str, ...]]) -> dict[str, Any]:
 
 
 def close(work: Path, cells: dict[Cell, tuple[str, ...]]) -> dict[Cell, tuple[str, ...]]:
-    """Those of the cells that the first seeds leave undecided: races of which the interval of endpoint/path has a 1."""
-    curves = analysis.cells(collected(work, cells))
-    open_ = {cell.name for cell in (c.of_seeds(plan.SEEDS) for c in curves) if cell.solved and _undecided(cell)}
-    return {cell: schedules for cell, schedules in cells.items() if cell.name in open_}
-
-
-def _undecided(cell: analysis.Cell) -> bool:
-    found = analysis.ratio([cell], "endpoint", "path", "updates")
-    return found is not None and found.low <= 1 <= found.high
+    """Those of the cells whose answer the first seeds leave open, with their schedules."""
+    curves = [cell.of_seeds(plan.SEEDS) for cell in analysis.cells(collected(work, cells))]
+    names = {cell.name for cell in curves if analysis.undecided(cell)}
+    return {cell: schedules for cell, schedules in cells.items() if cell.name in names}
 
 
 def median_seconds(work: Path, jobs: Iterable[Job]) -> float:

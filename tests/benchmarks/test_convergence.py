@@ -49,7 +49,8 @@ def test_number_of_jobs_is_that_of_the_crossed_parts() -> None:
 
 
 def test_every_cell_has_both_controls_and_three_seeds() -> None:
-    assert len(plan.SEEDS) >= 3 and plan.TUNING_SEED not in plan.SEEDS
+    seeds = (*plan.SEEDS, *plan.FURTHER_SEEDS)
+    assert len(plan.SEEDS) >= 3 and len(set(seeds)) >= 5 and plan.TUNING_SEED not in seeds
     assert all({"endpoint", "warm_start", "path"} <= set(schedules) for schedules in CELLS.values())
 
 
@@ -150,6 +151,19 @@ def test_a_run_that_was_there_and_left_is_a_collapse() -> None:
 def test_cells_in_which_nothing_is_good_are_in_no_verdict() -> None:
     bad = cell(endpoint=[geometric("endpoint", 0.99)], path=[geometric("path", 0.99)])
     assert not bad.solved and analysis.verdict([bad], "path").cells == 0
+
+
+def test_a_race_is_undecided_while_its_interval_has_a_one() -> None:
+    def race(*factors: float) -> Cell:
+        return cell(endpoint=[geometric("endpoint", 0.5, s) for s in range(len(factors))],
+                    path=[geometric("path", factor, s) for s, factor in enumerate(factors)])  # fmt: skip
+
+    assert not analysis.undecided(race(0.25, 0.25, 0.25))
+    mixed = race(0.25, 0.25, 0.9)
+    assert analysis.undecided(mixed), "two seeds for the path, one against"
+    assert not analysis.undecided(mixed.of_seeds((0, 1))), "the third seed alone made it so"
+    assert sorted(mixed.of_seeds((0, 1)).runs["path"]) == [0, 1]
+    assert not analysis.undecided(cell(endpoint=[geometric("endpoint", 0.99)])), "nobody is good, no race"
 
 
 def test_summary_of_results_shows_the_ratio(tmp_path: Path) -> None:
