@@ -30,7 +30,8 @@ class Measured:
 
     Attributes:
         metrics: the suite's numbers.
-        samples_per_second: of the sampler alone, this process's share over its time.
+        samples_per_second: of the sampler alone, this process's share over its time; the first batch, which pays for
+            warming up, counts only where there is no other.
     """
 
     metrics: dict[str, float]
@@ -124,7 +125,7 @@ def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str
     """
     rank, world = rank_and_world()
     suite.reset()
-    seconds, made = 0.0, 0
+    made: list[tuple[int, float]] = []
     # The batches are the same for any number of processes: a network's last digits depend on its batch.
     starts = range(rank * batch_size, suite.n, batch_size * world)
     for start in tracked(starts, what, suite.n, batch_size * world, quiet=not what or rank > 0):
@@ -133,10 +134,10 @@ def measure(sampler: Sampler, suite: EvaluationSuite, batch_size: int, what: str
         x = sampler(first + start, count)
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
-        seconds += time.perf_counter() - began
-        made += count
+        made.append((count, time.perf_counter() - began))
         suite.update(x, torch.arange(start, start + count))
-    return Measured(suite.compute(what), made / max(seconds, 1e-9))
+    samples, seconds = (sum(column) for column in zip(*(made[1:] or made), strict=True)) if made else (0, 0.0)
+    return Measured(suite.compute(what), samples / max(seconds, 1e-9))
 
 
 def measure_ranges(
