@@ -231,17 +231,11 @@ _ALL = ("teacher", "near", "far")
 # In the order they are run: what matters most comes first, so that a study cut short is still one.
 PARTS: dict[str, tuple[Block, ...]] = {
     "ring": (Block("ring", _ALL, _CORE, ("usual", "narrow"), COMPARED),),
-    "digits": (
-        Block("digits", ("teacher",), ("diff_instruct", "sid"), ("usual", "narrow"), COMPARED),
-        Block("digits", ("teacher",), ("dmd",), ("usual",), COMPARED),
-    ),
+    "digits": (Block("digits", ("teacher",), ("diff_instruct", "sid"), ("usual", "narrow"), COMPARED),),
     "compact": (Block("digits_long", ("compact",), ("diff_instruct", "sid"), ("usual",), COMPARED),),
     "grid": (Block("grid", _ALL, _CORE, ("usual", "narrow"), COMPARED),),
-    "further": (Block("ring", _ALL, ("diff_instruct", "sid"), ("usual", "narrow"), FURTHER),),
-    "real": (
-        Block("ring", _ALL, _REAL, ("usual",), COMPARED),
-        Block("grid", ("teacher",), _REAL, ("usual",), COMPARED),
-    ),
+    "further": (Block("ring", _ALL, ("diff_instruct",), ("usual", "narrow"), FURTHER),),
+    "real": (Block("ring", ("teacher",), _REAL, ("usual",), COMPARED),),
     "karras": tuple(Block(name, _ALL, ("diff_instruct",), ("karras",), COMPARED) for name in ("ring", "grid")),
 }
 
