@@ -177,7 +177,7 @@ _DIGITS = Problem(
 _DIGITS_LONG = replace(
     _DIGITS,
     name="digits_long",
-    good=30.0,
+    good=50.0,
     updates=1200,
     tuning_updates=300,
     measured_every=100,
