@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Threads that spin for long while they wait for each other make a busy machine several times slower.
 export GOMP_SPINCOUNT ?= 10000
+# Tests run side by side, the files whole: what a file sets up for all its tests is set up once. In their order, in
+# which the long ones come early: what is left at the end is short and shared out well.
+TOGETHER := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow lint bench install clean
 
@@ -14,10 +17,10 @@ demo: $(INSTALLED)
 	@echo "(to type disback without its folder: source $(BIN)/activate)"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(TOGETHER) -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

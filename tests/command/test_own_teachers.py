@@ -90,6 +90,7 @@ np.save(out, np.asarray(images))
 """
 
 
+@pytest.mark.slow
 def test_from_a_file_to_a_published_student(make_workplace: Callable[[str], Workplace]) -> None:
     together(*(lambda n=name, c=case: walk(make_workplace(n), n, c) for name, case in CASES.items()))
 

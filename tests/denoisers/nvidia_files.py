@@ -9,6 +9,7 @@ import contextlib
 import io
 import pickle
 import sys
+import threading
 import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -145,10 +146,14 @@ def snapshot_extras() -> dict[str, Any]:
     return {"loss_fn": loss, "augment_pipe": None, "dataset_kwargs": dataset}
 
 
+# the modules that stand for NVIDIA's while a file is written are the process's
+_WRITING = threading.Lock()
+
+
 def dump(content: Any, storage: Literal["inplace", "zip", "legacy"] = "inplace", protocol: int | None = None) -> bytes:
     """Pickle something that contains ``PersistentObject`` and ``EasyDict``."""
     buffer = io.BytesIO()
-    with nvidia_modules():
+    with _WRITING, nvidia_modules():
         if storage == "inplace":
             pickle.dump(content, buffer, protocol)
         else:
