@@ -30,17 +30,22 @@ def _options() -> argparse.Namespace:
 
 
 def _run_part(server: ForkServer, work: Path, part: str) -> list[Job]:
-    """Recordings, runs that choose rates, runs, and more seeds where these leave it open; returns what failed."""
+    """Recordings, then the runs that choose rates, then the runs; returns what failed."""
     cells = plan.compared([part])
     failed = server.run(plan.recordings(cells), f"{part}: recordings")
     failed += server.run(plan.tuning_runs(cells), f"{part}: choosing rates")
     trials = {cell: collect.trials(work, cell) for cell in cells}
     ready = {cell: schedules for cell, schedules in cells.items() if any(trials[cell].values())}
     rates = {cell: tuning.chosen(trials[cell]) for cell in ready}
-    failed += server.run(plan.runs(ready, rates), f"{part}: runs")
-    undecided = collect.close(work, ready)
-    failed += server.run(plan.recordings(undecided, plan.FURTHER_SEEDS), f"{part}: recordings of further seeds")
-    return failed + server.run(plan.runs(undecided, rates, plan.FURTHER_SEEDS), f"{part}: further seeds")
+    return failed + server.run(plan.runs(ready, rates), f"{part}: runs")
+
+
+def _run_further_seeds(server: ForkServer, work: Path, parts: list[str]) -> list[Job]:
+    """More seeds where the first ones, with every schedule of the cell, leave it open; returns what failed."""
+    undecided = dict.fromkeys(collect.close(work, plan.compared(parts)), plan.COMPARED)
+    rates = {cell: tuning.chosen(collect.trials(work, cell)) for cell in undecided}
+    failed = server.run(plan.recordings(undecided, plan.FURTHER_SEEDS), "recordings of further seeds")
+    return failed + server.run(plan.runs(undecided, rates, plan.FURTHER_SEEDS), "further seeds")
 
 
 def _tell_plan(work: Path, parts: list[str], jobs: int) -> None:
@@ -90,6 +95,7 @@ def main() -> None:
             server = ForkServer(work, options.jobs)
             for part in options.parts:
                 failed += _run_part(server, work, part)
+            failed += _run_further_seeds(server, work, options.parts)
         _write_down(work, options.results)
     from benchmarks.convergence.summary import summarise
 

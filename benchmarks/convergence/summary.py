@@ -47,6 +47,7 @@ def ratios(cells: Sequence[Cell], level: str, paper: bool = False) -> list[str]:
     groups = {
         **analysis.grouped(solved, lambda c: (c.problem, c.student, c.law)),
         **analysis.grouped(solved, lambda c: (c.problem, "all", "all")),
+        **analysis.grouped(solved, lambda _: ("all", "all", "all")),
     }
     rows = []
     for key, group in groups.items():
